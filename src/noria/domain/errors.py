@@ -1,0 +1,136 @@
+"""What can go wrong, as types of the domain: each says what happened and what to do about it.
+
+The API maps these to HTTP problems in one place (`api/problems.py`), the command line to an exit code.
+"""
+
+from typing import ClassVar
+
+
+class NoriaError(Exception):
+    """A failure that a person can act on.
+
+    Args:
+        problem: One sentence that says what is wrong, naming the thing concerned.
+        remedy: One sentence that says what to do; empty only where nothing can be done.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = problem
+        self.remedy = remedy
+
+
+class InvalidProject(NoriaError):
+    """`noria.yaml` or a policy file can't be used as written."""
+
+    code = "invalid_project"
+
+
+class InvalidRequest(NoriaError):
+    """The caller sent something that no model could answer."""
+
+    code = "invalid_request"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body is longer than the endpoint accepts."""
+
+    code = "request_too_large"
+
+
+class UnsupportedMedia(InvalidRequest):
+    """The content type or character set isn't one the wire knows."""
+
+    code = "unsupported_media"
+
+
+class UnknownEndpoint(NoriaError):
+    """No endpoint of that name is in service."""
+
+    code = "unknown_endpoint"
+
+
+class NotReady(NoriaError):
+    """The endpoint exists, but no version of it is ready to answer yet."""
+
+    code = "not_ready"
+
+
+class Overloaded(NoriaError):
+    """More work waits than the process may hold; the caller should come back later."""
+
+    code = "overloaded"
+
+
+class UpstreamFailed(NoriaError):
+    """A model server answered with an error, garbage, or not at all."""
+
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """A model server took longer than the endpoint allows."""
+
+    code = "upstream_timeout"
+
+
+class LogUnavailable(NoriaError):
+    """The spool can't be written, so an answer could not be recorded and isn't given."""
+
+    code = "log_unavailable"
+
+
+class StorageCorrupted(NoriaError):
+    """A file of Noria's own can't be read back as it was written."""
+
+    code = "storage_corrupted"
+
+
+class AlreadyRunning(NoriaError):
+    """Another process holds the lock that allows one of its kind per project."""
+
+    code = "already_running"
+
+
+class PortInUse(NoriaError):
+    """The address to listen on is taken."""
+
+    code = "port_in_use"
+
+
+class MissingExtra(NoriaError):
+    """A feature needs a package that isn't installed; the remedy names the extra."""
+
+    code = "missing_extra"
+
+
+class UnknownModel(NoriaError):
+    """The registry holds no such model, version or alias."""
+
+    code = "unknown_model"
+
+
+class UntrustedArtifact(NoriaError):
+    """A model file could run code when loaded and nobody has said that it is trusted."""
+
+    code = "untrusted_artifact"
+
+
+class InvalidData(NoriaError):
+    """A dataset can't be trained or evaluated on; the sentence names the column or the rows."""
+
+    code = "invalid_data"
+
+
+class Refused(NoriaError):
+    """A rule of the release forbids the change: no verdict, a failed gate, nothing to roll back to."""
+
+    code = "refused"
+
+
+class Conflict(NoriaError):
+    """Somebody else changed the thing meanwhile, or it is already under way."""
+
+    code = "conflict"

@@ -1,0 +1,205 @@
+"""What happens in the loop. `noria/loop.py` says what each of them sets off.
+
+An event's id is made from what happened, so the same happening told twice is one event,
+and the durable workflow that it starts is started once.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowClosed:
+    """All records of a window are in the table."""
+
+    endpoint: str
+    start: datetime
+    end: datetime
+
+    @property
+    def id(self) -> str:
+        return f"window:{self.endpoint}:{self.start.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftDetected:
+    """A drift monitor's evidence reached its threshold. `state_id` names the MonitorState."""
+
+    endpoint: str
+    monitor: str
+    state_id: str
+
+    @property
+    def id(self) -> str:
+        return f"drift:{self.state_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityDropped:
+    """A quality monitor's evidence reached its threshold. `state_id` names the MonitorState."""
+
+    endpoint: str
+    monitor: str
+    state_id: str
+
+    @property
+    def id(self) -> str:
+        return f"quality:{self.state_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRaised:
+    """An alert began to fire; `at` tells two firings of the same cause apart."""
+
+    endpoint: str
+    alert_id: str
+    at: datetime
+
+    @property
+    def id(self) -> str:
+        return f"alert:{self.alert_id}:{self.at.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleDue:
+    """The endpoint's schedule came round."""
+
+    endpoint: str
+    at: datetime
+
+    @property
+    def id(self) -> str:
+        return f"schedule:{self.endpoint}:{self.at.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsArrived:
+    """Enough new labels came in since the last run."""
+
+    endpoint: str
+    total: int
+
+    @property
+    def id(self) -> str:
+        return f"labels:{self.endpoint}:{self.total}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainRequested:
+    """A person asked for a run, or an endpoint without a version needs its first."""
+
+    endpoint: str
+    actor: str
+    reason: str
+    at: datetime
+
+    @property
+    def id(self) -> str:
+        return f"retrain:{self.endpoint}:{self.at.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A run was granted; its pipeline begins."""
+
+    endpoint: str
+    run_id: str
+
+    @property
+    def id(self) -> str:
+        return f"run:{self.run_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """A run ended without a candidate."""
+
+    endpoint: str
+    run_id: str
+
+    @property
+    def id(self) -> str:
+        return f"run-failed:{self.run_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRegistered:
+    """A version with its card is in the registry and waits for its gates. `run_id` is empty for an upload."""
+
+    endpoint: str
+    model: str
+    version: str
+    run_id: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"candidate:{self.endpoint}:{self.model}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePassed:
+    """A verdict allows the candidate."""
+
+    endpoint: str
+    verdict_id: str
+
+    @property
+    def id(self) -> str:
+        return f"passed:{self.verdict_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateFailed:
+    """A verdict refuses the candidate."""
+
+    endpoint: str
+    verdict_id: str
+
+    @property
+    def id(self) -> str:
+        return f"refused:{self.verdict_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPromoted:
+    """A version became champion: by a rollout, as the first one, or by a rollback."""
+
+    endpoint: str
+    model: str
+    version: str
+    revision: int
+
+    @property
+    def id(self) -> str:
+        return f"promoted:{self.endpoint}:{self.revision}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """A rollout was stopped by its guard, or a champion was taken back."""
+
+    endpoint: str
+    rollout_id: str
+    reason: str
+
+    @property
+    def id(self) -> str:
+        return f"rolled-back:{self.rollout_id}"
+
+
+Event = (
+    WindowClosed
+    | DriftDetected
+    | QualityDropped
+    | AlertRaised
+    | ScheduleDue
+    | LabelsArrived
+    | RetrainRequested
+    | RunStarted
+    | RunFailed
+    | CandidateRegistered
+    | GatePassed
+    | GateFailed
+    | VersionPromoted
+    | RolledBack
+)

@@ -1,0 +1,89 @@
+"""A run: one walk through the training pipeline, and what set it off."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+
+class TriggerKind(StrEnum):
+    """What may set off a run."""
+
+    BOOTSTRAP = "bootstrap"
+    """An endpoint without any version gets its first one."""
+    ALERT = "alert"
+    SCHEDULE = "schedule"
+    LABELS = "labels"
+    PERSON = "person"
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    """A candidate is registered; what the gates say is in its verdict."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """Why a run exists.
+
+    Attributes:
+        kind: What set it off.
+        cause: Id of the event that did.
+        actor: Who asked: a person's name, or `noria`.
+        reason: In words.
+    """
+
+    kind: TriggerKind
+    cause: str
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """A finished step of a run and the numbers it left."""
+
+    name: str
+    started_at: datetime
+    finished_at: datetime
+    summary: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One walk through the pipeline.
+
+    Attributes:
+        id: Identity, made from the event that set it off: the same event never starts two runs.
+        endpoint: Endpoint whose model is trained.
+        trigger: What set it off.
+        state: Where it stands.
+        started_at: When it began.
+        steps: Finished steps, in order.
+        model: Registered model name.
+        version: Candidate it registered, empty until then.
+        mlflow_run_id: Its run in MLflow, empty until training began.
+        error: Why it failed, in words.
+        finished_at: When it ended.
+    """
+
+    id: str
+    endpoint: str
+    trigger: Trigger
+    state: RunState
+    started_at: datetime
+    steps: tuple[StepDone, ...] = ()
+    model: str = ""
+    version: str = ""
+    mlflow_run_id: str = ""
+    error: str = ""
+    finished_at: datetime | None = None
+
+    def with_step(self, step: StepDone) -> "Run":
+        """The run with one more finished step; a step that is repeated after a crash replaces itself."""
+        return replace(self, steps=(*(s for s in self.steps if s.name != step.name), step))

@@ -1,0 +1,49 @@
+"""What the processes say of themselves, and the project text that is in service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolStatus:
+    """How far one spool has been shipped."""
+
+    written: int
+    """Highest sequence number in the spool."""
+    shipped: int
+    """Highest sequence number in the tables."""
+    open_intents: int = 0
+    """Requests under way, whose outcome isn't there yet."""
+
+    @property
+    def unshipped(self) -> int:
+        """Entries on disk that aren't in the tables yet."""
+        return self.written - self.shipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """The worker's sign of life; one per project."""
+
+    id: str = "worker"
+    at: datetime
+    pid: int
+    spools: Mapping[str, SpoolStatus] = field(default_factory=dict)
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """`model/version` → URL of every model server that answers."""
+    problems: tuple[str, ...] = ()
+    """What the worker could not do at its last turn, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedProject:
+    """The project file that is in service: `noria apply` replaces it, processes read it from here."""
+
+    id: str = "project"
+    text: str
+    """The YAML as it was applied."""
+    hash: str
+    """SHA-256 of the text, hex."""
+    applied_at: datetime
+    actor: str

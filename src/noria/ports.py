@@ -1,0 +1,390 @@
+"""Every seam of the house on one page.
+
+A room above asks for one of these; `bootstrap.py` alone knows which adapter stands behind it. Each port has one
+conformance suite in `tests/ports/` that every adapter passes, and so does its fake.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from noria.domain.alert import Alert
+from noria.domain.audit import AuditEvent
+from noria.domain.endpoint import Wire
+from noria.domain.events import Event
+from noria.domain.inference import Entry
+from noria.domain.model import Alias, Flavor, ModelVersion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Where times come from."""
+
+    def now(self) -> datetime:
+        """The current time, timezone-aware UTC."""
+        ...
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        ...
+
+
+# --- the data plane -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamReply:
+    """A model server's answer. `chunks` yields the body's bytes as they come; closing it cancels the call."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
+class Upstream(Protocol):
+    """Calls model servers, over unix sockets and TCP alike."""
+
+    async def post(
+        self, url: str, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> UpstreamReply:
+        """Send a request and return as soon as the status line is there.
+
+        Args:
+            url: `unix:/path/to.sock` or `http://host:port`.
+            path: Path on that server.
+            body: Bytes to send, untouched.
+            headers: Headers to send.
+            timeout_s: Until the last byte.
+
+        Raises:
+            UpstreamFailed: No connection, reset, or not HTTP.
+            UpstreamTimeout: Took too long.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class RecordSpool(Protocol):
+    """The durable log on this machine that an API process appends to and the worker ships from."""
+
+    @property
+    def id(self) -> str:
+        """Identity of the spool, which is also its application id in the tables' transaction logs."""
+        ...
+
+    async def append(self, entry: Entry) -> int:
+        """Write an entry and return its sequence number once it is on disk.
+
+        Raises:
+            LogUnavailable: It could not be written; nothing was.
+        """
+        ...
+
+    def read(self, after: int, limit: int) -> Sequence[tuple[int, Entry]]:
+        """Entries with a sequence number greater than `after`, in order, at most `limit`."""
+        ...
+
+    def trim(self, upto: int) -> None:
+        """Forget entries up to and including that sequence number."""
+        ...
+
+    def close(self) -> None:
+        """Write what waits, then close."""
+        ...
+
+
+class RecordStore(Protocol):
+    """The tables: inference, feedback, profile_metrics, drift_metrics, dead_letter."""
+
+    def append(self, table: str, rows: "pa.Table", app_id: str, version: int) -> bool:
+        """Append rows exactly once for this `(app_id, version)`; False if that version was written before."""
+        ...
+
+    def last_version(self, table: str, app_id: str) -> int:
+        """The highest version written for `app_id`; 0 if none."""
+        ...
+
+    def scan(
+        self,
+        table: str,
+        *,
+        columns: Sequence[str] | None = None,
+        endpoint: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        snapshot: int | None = None,
+    ) -> "pa.Table":
+        """Rows of a table, filtered by endpoint and by its time column (`since` included, `until` excluded).
+
+        An absent table is an empty one with the right columns. `snapshot` reads an older table version.
+        """
+        ...
+
+    def query(self, sql: str) -> "pa.Table":
+        """Run a read-only SQL query in which the tables have their own names."""
+        ...
+
+    def snapshot(self, table: str) -> int:
+        """The table's current version, for reproducible reads; -1 if it does not exist."""
+        ...
+
+
+# --- state, models, work --------------------------------------------------------------------------------------------
+
+
+class Change(Protocol):
+    """A transaction on the state: everything in it happens, together with its audit event, or nothing does."""
+
+    def get(self, kind: type[T], id: str) -> T | None:
+        """Read within the transaction."""
+        ...
+
+    def put(self, noun: object) -> None:
+        """Insert or replace a noun: any dataclass of the domain that `adapters/sql.py` keeps."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Tell the loop; an event whose id is known already is not told again."""
+        ...
+
+
+class StateStore(Protocol):
+    """The control plane's memory: routes, runs, verdicts, rollouts, alerts, monitors, events, audit."""
+
+    def get(self, kind: type[T], id: str) -> T | None:
+        """A noun by kind and id (a Route's id is its endpoint)."""
+        ...
+
+    def find(self, kind: type[T], *, endpoint: str | None = None, limit: int = 1000) -> list[T]:
+        """Nouns of a kind, most recently changed first."""
+        ...
+
+    def change(
+        self,
+        actor: str,
+        action: str,
+        subject: str,
+        *,
+        reason: str = "",
+        evidence: Mapping[str, object] | None = None,
+    ) -> AbstractContextManager[Change]:
+        """Begin a change of state; its AuditEvent is written in the same transaction."""
+        ...
+
+    def note(self) -> AbstractContextManager[Change]:
+        """Begin a transaction of bookkeeping: cursors, evidence counted so far, heartbeats. Not audited."""
+        ...
+
+    def revision(self) -> int:
+        """A number that grows with every change: cheap enough to poll."""
+        ...
+
+    def pending_events(self, limit: int = 100) -> list[Event]:
+        """Events that have not been handed to the loop, oldest first."""
+        ...
+
+    def mark_handled(self, event_id: str) -> None:
+        """The loop's durable engine has the event now."""
+        ...
+
+    def audit_trail(self, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEvent]:
+        """Audit events in order."""
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Models and their versions (MLflow)."""
+
+    def version(self, name: str, version_or_alias: str) -> ModelVersion:
+        """One version, by number or by alias.
+
+        Raises:
+            UnknownModel: There is none.
+        """
+        ...
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, newest first; empty if there is no such model."""
+        ...
+
+    def aliases(self, name: str) -> Mapping[str, str]:
+        """Alias → version; empty if there is no such model."""
+        ...
+
+    def set_alias(self, name: str, alias: Alias, version: str | None) -> None:
+        """Point an alias at a version, or remove it."""
+        ...
+
+    def register(self, logged_model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
+        """Make a version of what a run logged; the same run is registered once however often this is called."""
+        ...
+
+    def register_file(
+        self, name: str, path: Path, *, flavor: Flavor, source: str, licence: str, tags: Mapping[str, str]
+    ) -> ModelVersion:
+        """Upload a model file (GGUF) as a version; the same checksum is registered once."""
+        ...
+
+    def download(self, version: ModelVersion, artifact: str = "") -> Path:
+        """A local path of the version's model files, or of an artefact of its run (`baseline`, `card`)."""
+        ...
+
+    def attach(self, version: ModelVersion, files: Mapping[str, bytes], folder: str) -> None:
+        """Add artefacts (a card, a plot) to the version's run, under that folder."""
+        ...
+
+    def log_metrics(self, version: ModelVersion, metrics: Mapping[str, float]) -> None:
+        """Add metrics to the version's run."""
+        ...
+
+
+class ModelHost(Protocol):
+    """Brings model versions up somewhere and says where they listen."""
+
+    def start(self, version: ModelVersion) -> str:
+        """Bring a version up, wait until it answers, and return its URL; one that runs already is adopted."""
+        ...
+
+    def running(self) -> Mapping[str, str]:
+        """`model/version` → URL of everything that answers now."""
+        ...
+
+    def stop(self, ref: str) -> None:
+        """Let a version finish what it is doing, then end it."""
+        ...
+
+    def wire(self, version: ModelVersion) -> Wire:
+        """The protocol that this host serves the version with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """Work for a ComputeEngine: the name of a function and JSON arguments, never a closure."""
+
+    function: str
+    """`package.module:function`; it takes the arguments as keywords and returns JSON."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ComputeEngine(Protocol):
+    """Runs heavy work away from the loop's own process."""
+
+    def run(self, job: JobSpec) -> Mapping[str, Any]:
+        """Run a job and return its result.
+
+        Raises:
+            NoriaError: The job's own, as it was raised there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop the engine and what it is running."""
+        ...
+
+
+class Trainer(Protocol):
+    """Turns labelled rows into a model version's files. Runs inside a ComputeEngine."""
+
+    def train(self, job: "TrainingJob") -> "TrainingResult":
+        """Train, log the model with signature and input example to MLflow, and write the monitor baseline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """What a trainer gets. All paths are Parquet files with the columns text, label, group, origin
+    (`baseline` for the project's own data, `production` for labelled records).
+
+    Attributes:
+        endpoint: Endpoint that the model is for.
+        model: Registered model name.
+        run_id: Noria's run id, set as a tag on the MLflow run, so that a repeat finds its own half-done work.
+        tracking_uri: MLflow's.
+        experiment: MLflow experiment name.
+        train: Rows to learn from.
+        holdout: Rows that nothing is learnt from; the baseline's predictions are made on them.
+        parameters: The trainer's own, from noria.yaml.
+        seed: For every random choice.
+    """
+
+    endpoint: str
+    model: str
+    run_id: str
+    tracking_uri: str
+    experiment: str
+    train: str
+    holdout: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """What a trainer leaves: a logged model that isn't registered yet, with its monitor baseline (artefact folder
+    `baseline` of the run) and its answers on the held-out rows.
+
+    Attributes:
+        logged_model_uri: What `ModelRegistry.register` takes.
+        mlflow_run_id: The run that holds everything.
+        metrics: As logged.
+        predictions: Parquet file: the held-out rows with the columns prediction and score added.
+    """
+
+    logged_model_uri: str
+    mlflow_run_id: str
+    metrics: Mapping[str, float]
+    predictions: str
+
+
+class Steps(Protocol):
+    """A durable workflow as its handler sees it."""
+
+    def __call__(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Do a named step once: after a crash a finished step's JSON result is returned without doing it again."""
+        ...
+
+
+class Workflows(Protocol):
+    """Durable execution, at least once, of the loop's handlers."""
+
+    def start(self, event: Event) -> None:
+        """Begin the workflow of an event; an event that has one already is left alone."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether any workflow is under way."""
+        ...
+
+    def close(self) -> None:
+        """Stop; what is under way resumes at its next step when the worker comes back."""
+        ...
+
+
+@runtime_checkable
+class Notifier(Protocol):
+    """Tells people."""
+
+    name: str
+
+    def notify(self, alert: Alert) -> None:
+        """Deliver an alert that began to fire or was resolved.
+
+        Raises:
+            NoriaError: It could not be delivered; the worker tries again later.
+        """
+        ...
+
+
+Handlers = Mapping[type[Any], Iterable[Callable[[Any, Steps], None]]]
+"""Event type → what it sets off."""

@@ -1,0 +1,155 @@
+"""Columns of the Delta tables: Databricks' own first, same names and types, then Noria's.
+
+Sources: Databricks' inference table and data-profiling (monitoring) table references.
+"""
+
+import pyarrow as pa
+
+_TIME = pa.timestamp("us", tz="UTC")
+_WINDOW = pa.struct([("start", _TIME), ("end", _TIME)])
+_TEST = pa.struct([("statistic", pa.float64()), ("pvalue", pa.float64())])
+
+INFERENCE = pa.schema(
+    [
+        ("databricks_request_id", pa.string()),
+        ("request_date", pa.date32()),
+        ("client_request_id", pa.string()),
+        ("request_time", _TIME),
+        ("status_code", pa.int32()),
+        ("sampling_fraction", pa.float64()),
+        ("execution_duration_ms", pa.int64()),
+        ("request", pa.string()),
+        ("response", pa.string()),
+        ("logging_error_codes", pa.list_(pa.string())),
+        ("served_entity_id", pa.string()),
+        ("requester", pa.string()),
+        ("endpoint", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("route", pa.string()),  # champion, canary or shadow
+        ("outcome", pa.string()),
+        ("finished_time", _TIME),
+        ("ttft_ms", pa.float64()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("metadata", pa.map_(pa.string(), pa.string())),
+        ("shadow_of", pa.string()),
+        ("policy_hash", pa.string()),
+        ("spool", pa.string()),
+        ("sequence", pa.int64()),  # of the outcome
+    ]
+)
+"""One row for each request, written when its outcome is known."""
+
+FEEDBACK = pa.schema(
+    [
+        ("feedback_id", pa.string()),
+        ("request_id", pa.string()),
+        ("endpoint", pa.string()),
+        ("feedback_date", pa.date32()),
+        ("feedback_time", _TIME),
+        ("label", pa.string()),
+        ("score", pa.float64()),
+        ("comment", pa.string()),
+        ("source", pa.string()),
+        ("spool", pa.string()),
+        ("sequence", pa.int64()),
+    ]
+)
+"""What people and judges said of answers."""
+
+DEAD_LETTER = pa.schema(
+    [
+        ("spool", pa.string()),
+        ("sequence", pa.int64()),
+        ("found_time", _TIME),
+        ("reason", pa.string()),
+        ("payload", pa.binary()),
+    ]
+)
+"""Entries that could not be read back, with the reason: never dropped."""
+
+_SLICE = [
+    ("window", _WINDOW),
+    ("endpoint", pa.string()),
+    ("model_id", pa.string()),  # `*` for all
+    ("granularity", pa.string()),
+    ("monitor_version", pa.int32()),
+    ("slice_key", pa.string()),
+    ("slice_value", pa.string()),
+    ("column_name", pa.string()),  # `:table` for the whole row
+    ("data_type", pa.string()),
+]
+
+PROFILE_METRICS = pa.schema(
+    [
+        *_SLICE,
+        ("log_type", pa.string()),
+        ("logging_table_commit_version", pa.int64()),
+        ("count", pa.int64()),
+        ("num_nulls", pa.int64()),
+        ("avg", pa.float64()),
+        ("quantiles", pa.list_(pa.float64())),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("stddev", pa.float64()),
+        ("num_zeros", pa.int64()),
+        ("num_nan", pa.int64()),
+        ("min_length", pa.float64()),
+        ("max_length", pa.float64()),
+        ("avg_length", pa.float64()),
+        ("non_null_columns", pa.list_(pa.string())),
+        ("frequent_items", pa.list_(pa.struct([("item", pa.string()), ("count", pa.int64())]))),
+        ("median", pa.float64()),
+        ("distinct_count", pa.int64()),
+        ("percent_nan", pa.float64()),
+        ("percent_null", pa.float64()),
+        ("percent_zeros", pa.float64()),
+        ("percent_distinct", pa.float64()),
+    ]
+)
+"""One row for each window and column."""
+
+DRIFT_METRICS = pa.schema(
+    [
+        *_SLICE,
+        ("window_cmp", _WINDOW),
+        ("drift_type", pa.string()),  # CONSECUTIVE or BASELINE
+        ("count_delta", pa.int64()),
+        ("avg_delta", pa.float64()),
+        ("percent_null_delta", pa.float64()),
+        ("percent_zeros_delta", pa.float64()),
+        ("percent_distinct_delta", pa.float64()),
+        ("non_null_columns_delta", pa.struct([("added", pa.int64()), ("missing", pa.int64())])),
+        ("js_distance", pa.float64()),
+        ("ks_test", _TEST),
+        ("wasserstein_distance", pa.float64()),
+        ("population_stability_index", pa.float64()),
+        ("chi_squared_test", _TEST),
+        ("tv_distance", pa.float64()),
+        ("l_infinity_distance", pa.float64()),
+        ("monitor", pa.string()),
+        ("rows_seen", pa.int64()),  # since the baseline began
+        ("e_value", pa.float64()),
+        ("log_e", pa.float64()),
+        ("log_threshold", pa.float64()),
+    ]
+)
+"""One row for each window, monitor and comparison; only the e-value alarms."""
+
+SCHEMAS = {
+    "inference": INFERENCE,
+    "feedback": FEEDBACK,
+    "dead_letter": DEAD_LETTER,
+    "profile_metrics": PROFILE_METRICS,
+    "drift_metrics": DRIFT_METRICS,
+}
+TIME_COLUMN = {
+    "inference": "request_time",
+    "feedback": "feedback_time",
+    "dead_letter": "found_time",
+    "profile_metrics": "window.start",
+    "drift_metrics": "window.start",
+}
+PARTITION = {"inference": ["request_date"], "feedback": ["feedback_date"]}
+"""Columns that split a table into folders."""
