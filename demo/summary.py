@@ -1,0 +1,165 @@
+"""What happened, in numbers that come from the run: from the traffic's own truth, and from what Noria wrote down."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from demo.story import EMAIL, NEW_SHARE, Story
+from demo.traffic import Answer, accuracy
+
+COUNTS = """
+SELECT count(*) AS n, count(DISTINCT databricks_request_id) AS ids
+FROM inference WHERE route <> 'shadow'
+"""
+
+
+def noria(root: Path, *command: str) -> Any:
+    """Run a `noria … --json` command on the demo's project and read what it prints."""
+    full = [sys.executable, "-m", "noria.cli", "--project", str(root), *command, "--json"]
+    done = subprocess.run(full, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise SystemExit(f"noria {' '.join(command)} said:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
+    """Gather the summary after Noria was stopped: what is counted now is what is on disk."""
+    endpoint = story.view.status["endpoints"]["triage"]
+    rollout = endpoint["rollouts"][0]
+    verdict = next(v for v in endpoint["verdicts"] if v["id"] == rollout["verdict_id"])
+    counts = noria(root, "records", "query", COUNTS)[0]
+    chat = noria(root, "records", "query", "SELECT request, response FROM inference WHERE endpoint = 'assistant'")
+    audit = noria(root, "audit", "verify")
+    spools = noria(root, "status")["worker"]["spools"].values()
+    groups = next(r["numbers"] for r in verdict["results"] if r["gate"] == "groups")
+    return {
+        "seed": story.seed,
+        "stationary_alarms": story.moments.stationary_alarms,
+        "drift_alarm": _drift_alarm(story),
+        "alarms": [a["summary"] for a in story.alarms],
+        "requests": story.traffic.sent + 1,
+        "failed_requests": sum(story.traffic.failures.values()),
+        "failures": dict(story.traffic.failures),
+        "records_in_table": counts["n"],
+        "spool_left": sum(s["unshipped"] for s in spools),
+        "duplicates": counts["n"] - counts["ids"],
+        "accuracy": _accuracies(story, rollout["version"]),
+        "versions": {"first": story.traffic.answers[0].version, "promoted": f"triage/{rollout['version']}"},
+        "verdict_id": verdict["id"],
+        "canary": {
+            "steps": [(c["stage"], c["weight"], c["reason"]) for c in rollout["history"]],
+            "log_e_errors": rollout["log_e_errors"],
+            "log_e_wrong": rollout["log_e_wrong"],
+            "log_threshold": rollout["log_threshold"],
+        },
+        "fairness": {"group_gap_before": groups["champion_gap"], "group_gap_after": groups["candidate_gap"]},
+        "llm": {
+            "model": story.chat.model,
+            "tokens": story.chat.tokens,
+            "ttft_ms": story.chat.ttft_ms,
+            "recorded": len(chat),
+            "redacted": bool(chat) and EMAIL not in json.dumps(chat) and "[email]" in chat[0]["request"],
+        },
+        "audit": {"events": audit["events"], "verified": audit["verified"]},
+        "seconds": {
+            "install": _install_seconds(root),
+            "total": round(total_s, 1),
+            "alert_to_promoted": round(story.moments.promoted_at - story.moments.alarm_at, 1),
+            "train": _train_seconds(endpoint["runs"][0]),
+        },
+    }
+
+
+def _drift_alarm(story: Story) -> dict[str, Any]:
+    alarm = story.alarms[story.moments.stationary_alarms]
+    m = story.moments
+    return {
+        "monitor": alarm["monitor"],
+        "e_value": math.exp(min(alarm["log_e"], 700)),
+        "records_after_change": sum(m.changed_at <= a.at <= m.alarm_at for a in story.traffic.answers),
+    }
+
+
+def _accuracies(story: Story, promoted: str) -> dict[str, float | None]:
+    """Accuracy by the traffic's own labels, on messages that were seen for the first time."""
+    first = story.traffic.answers[0].version
+
+    def over(test: Callable[[Answer], bool]) -> float | None:
+        return accuracy([a for a in story.traffic.answers if a.fresh and test(a)])
+
+    def new_serves(a: Answer) -> bool:
+        return a.version == f"triage/{promoted}" and a.at >= story.moments.promoted_at
+
+    return {
+        "before": over(lambda a: a.at < story.moments.changed_at),
+        "during": over(lambda a: a.version == first and a.share_new == NEW_SHARE),
+        "during_new": over(lambda a: a.version == first and a.message.is_new),
+        "after": over(new_serves),
+        "after_new": over(lambda a: new_serves(a) and a.message.is_new),
+        "after_old": over(lambda a: new_serves(a) and not a.message.is_new),
+    }
+
+
+def _install_seconds(root: Path) -> float | None:
+    note = root / ".venv" / ".install-seconds"
+    return float(note.read_text()) if note.exists() else None
+
+
+def _train_seconds(run: dict[str, Any]) -> float:
+    step = next(s for s in run["steps"] if s["name"] == "train")
+    span = datetime.fromisoformat(step["finished_at"]) - datetime.fromisoformat(step["started_at"])
+    return round(span.total_seconds(), 1)
+
+
+def checks(summary: dict[str, Any]) -> dict[str, bool]:
+    """What the story promises; each can fail."""
+    right = summary["accuracy"]
+    return {
+        "no alarm while nothing changed": summary["stationary_alarms"] == 0,
+        "no failed request": summary["failed_requests"] == 0,
+        "every request is in the table": summary["records_in_table"] == summary["requests"],
+        "no record twice, none left behind": summary["duplicates"] == 0 and summary["spool_left"] == 0,
+        "accuracy on the new world rose": right["after_new"] > right["during_new"] + 0.1,
+        "nothing lost on the old world": right["after_old"] > right["before"] - 0.05,
+        "chat recorded and redacted": summary["llm"]["recorded"] == 1 and summary["llm"]["redacted"],
+        "audit chain holds": summary["audit"]["verified"],
+    }
+
+
+def show(summary: dict[str, Any], path: Path, console: Console) -> int:
+    """Print one screen, write the JSON, and say by the exit status whether the story held."""
+    held = checks(summary)
+    path.write_text(json.dumps(summary | {"checks": held}, indent=2))
+    right, alarm, seconds = summary["accuracy"], summary["drift_alarm"], summary["seconds"]
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "quiet": f"{summary['stationary_alarms']} alarms; accuracy {right['before']:.1%}",
+        "alarm": f"{alarm['monitor']} after {alarm['records_after_change']} messages, e = {alarm['e_value']:.3g}",
+        "new world": f"accuracy {right['during_new']:.1%} → {right['after_new']:.1%} "
+        f"(mix {right['during']:.1%} → {right['after']:.1%})",
+        "old world": f"accuracy {right['before']:.1%} → {right['after_old']:.1%}",
+        "groups": "largest accuracy gap {group_gap_before:.2f} → {group_gap_after:.2f}".format(**summary["fairness"]),
+        "versions": f"{summary['versions']['first']} → {summary['versions']['promoted']}, verdict {summary['verdict_id']}",
+        "log": f"{summary['records_in_table']:,} records of {summary['requests']:,} requests, "
+        f"{summary['duplicates']} twice, {summary['spool_left']} left behind, {summary['failed_requests']} failed",
+        "chat": "{model}: {tokens} tokens, first after {ttft_ms} ms".format(**summary["llm"]),
+        "audit": f"{summary['audit']['events']} events, verified: {summary['audit']['verified']}",
+        "seconds": f"{seconds['total']} in all, {seconds['alert_to_promoted']} from alarm to promotion, "
+        f"{seconds['train']} of training",
+    }
+    for name, what in rows.items():
+        table.add_row(f"[bold]{name}", what)
+    for name, ok in held.items():
+        table.add_row("[green]held" if ok else "[bold red]BROKEN", name)
+    where = f"noria up   (opens the same project)      {path.relative_to(path.parents[2])}      noria audit show"
+    console.print(Panel(table, title="the wheel turned", subtitle=where, border_style="green"))
+    return 0 if all(held.values()) else 1
