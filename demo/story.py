@@ -212,10 +212,9 @@ class Story:
             news.append((f"alert {alert['id']}", f"ALARM {alert['summary']}", "bold red"))
             for moved in alert["moved"][:2]:
                 shares = f"{moved['share_before']:.0%} → {moved['share_now']:.0%}"
-                example = random.Random(0).choice(moved["examples"] or [""])
-                news.append(
-                    (f"moved {alert['id']} {moved['name']}", f"  {moved['name']}: {shares}  {example[:70]!r}", "red")
-                )
+                example = next(iter(moved["examples"]), "")[:70]
+                key = f"moved {alert['id']} {moved['name']}"
+                news.append((key, f"  {moved['name']}: {shares}  {example!r}", "red"))
         for run in reversed(endpoint["runs"]):
             for step in run["steps"]:
                 news.append((f"step {run['id']} {step['name']}", f"run: {step['name']}: {step['summary']}", "cyan"))

@@ -148,7 +148,7 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> int:
         f"(mix {right['during']:.1%} → {right['after']:.1%})",
         "old world": f"accuracy {right['before']:.1%} → {right['after_old']:.1%}",
         "groups": "largest accuracy gap {group_gap_before:.2f} → {group_gap_after:.2f}".format(**summary["fairness"]),
-        "versions": f"{summary['versions']['first']} → {summary['versions']['promoted']}, verdict {summary['verdict_id']}",
+        "versions": "{first} → {promoted}, verdict ".format(**summary["versions"]) + summary["verdict_id"],
         "log": f"{summary['records_in_table']:,} records of {summary['requests']:,} requests, "
         f"{summary['duplicates']} twice, {summary['spool_left']} left behind, {summary['failed_requests']} failed",
         "chat": "{model}: {tokens} tokens, first after {ttft_ms} ms".format(**summary["llm"]),

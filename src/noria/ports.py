@@ -39,13 +39,21 @@ class Clock(Protocol):
 # --- the data plane -------------------------------------------------------------------------------------------------
 
 
+class Chunks(AsyncIterator[bytes], Protocol):
+    """A body as it comes: raises UpstreamFailed or UpstreamTimeout where it ends too soon."""
+
+    async def aclose(self) -> None:
+        """Let go of the call: one that isn't over is cancelled at the model server."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamReply:
-    """A model server's answer. `chunks` yields the body's bytes as they come; closing it cancels the call."""
+    """A model server's answer; header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
-    chunks: AsyncIterator[bytes]
+    chunks: Chunks
 
 
 class Upstream(Protocol):
@@ -261,6 +269,10 @@ class ModelHost(Protocol):
 
     def stop(self, ref: str) -> None:
         """Let a version finish what it is doing, then end it."""
+        ...
+
+    def stop_all(self) -> None:
+        """End everything that this host runs, each after it finished what it is doing."""
         ...
 
     def wire(self, version: ModelVersion) -> Wire:

@@ -52,6 +52,21 @@ class AuditEvent:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The end of the chain, kept beside it: without it, cutting off the newest events would leave a chain that holds.
+
+    Attributes:
+        id: There is one.
+        sequence: Of the newest event.
+        hash: Of the newest event.
+    """
+
+    id: str = "audit"
+    sequence: int = 0
+    hash: str = GENESIS
+
+
 @dataclass(frozen=True, slots=True)
 class Break:
     """The first place where the chain doesn't hold."""

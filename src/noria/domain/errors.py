@@ -65,9 +65,17 @@ class Overloaded(NoriaError):
 
 
 class UpstreamFailed(NoriaError):
-    """A model server answered with an error, garbage, or not at all."""
+    """A model server answered with an error, garbage, or not at all.
+
+    Attributes:
+        sent: Whether the request may have reached it; where it has not, asking again is always safe.
+    """
 
     code = "upstream_failed"
+
+    def __init__(self, problem: str, remedy: str = "", *, sent: bool = True) -> None:
+        super().__init__(problem, remedy)
+        self.sent = sent
 
 
 class UpstreamTimeout(UpstreamFailed):
@@ -86,6 +94,12 @@ class StorageCorrupted(NoriaError):
     """A file of Noria's own can't be read back as it was written."""
 
     code = "storage_corrupted"
+
+
+class StateUnavailable(NoriaError):
+    """The state store can't be reached or has no tables yet; what was read before stays valid."""
+
+    code = "state_unavailable"
 
 
 class AlreadyRunning(NoriaError):

@@ -218,7 +218,7 @@ def fairness_chart(table: FairnessTable, title: str) -> dict[str, Any]:
         "type": "nominal",
         "title": None,
         "scale": {"domain": list(dict.fromkeys(r["judged"] for r in rows)), "range": _colours(rows)},
-        "legend": {"orient": "bottom"},
+        "legend": {"orient": "bottom", "labelLimit": 0},
     }
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
