@@ -1,0 +1,185 @@
+"""What a person is told about a project file that isn't right."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.domain.errors import InvalidProject
+from noria.projectfile import (
+    check_files,
+    diff,
+    json_schema,
+    load_policy,
+    load_project,
+    parse_project,
+    parse_yaml,
+)
+from noria.settings import Policy, Project
+
+GOOD = """\
+project: shop
+endpoints:
+  triage:
+    task: classification
+    policy: policies/triage.yaml
+    training:
+      data: data/messages.csv
+"""
+POLICY = """\
+name: triage
+intended_use: Sort customers' messages by mood.
+forbidden_use: [decide about people]
+owner: Ada
+review_by: 2030-01-31
+"""
+TIMEOUT = "\n    timeout: 10s"
+
+
+def problem_of(text: str) -> str:
+    """What is said of a wrong project file."""
+    with pytest.raises(InvalidProject) as caught:
+        parse_project(text, Path())
+    return caught.value.problem
+
+
+def test_a_good_file_becomes_settings(tmp_path: Path) -> None:
+    settings = parse_project(GOOD, tmp_path)
+    assert settings.project.project == "shop"
+    assert settings.root == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("endpoints:", "endpoits:", 2, "endpoits: there is no such key; did you mean endpoints?"),
+        ("classification", "clasification", 4, 'endpoints.triage.task: "clasification" isn\'t known; did you mean'),
+        ("classification", "sorting", 4, "write one of classification, chat"),
+        ("project: shop", "project: My Shop", 1, "write lower case letters, digits, - and _"),
+        (
+            "      data: data/messages.csv",
+            "      seed: 3",
+            6,
+            "endpoints.triage.training.data: is missing; write `data:`",
+        ),
+        (
+            "classification",
+            "chat" + TIMEOUT.replace("10s", "10 parsecs"),
+            5,
+            "write a duration such as 10s, 5m, 1h or 1d",
+        ),
+        ("classification", "chat" + TIMEOUT.replace("10s", "0s"), 5, "write a duration above zero"),
+        ("classification", "chat\n    redact: [email, fone]", 5, 'endpoints.triage.redact[1]: "fone" isn\'t known'),
+        ("classification", "chat\n    monitors: {alpha: 2}", 5, "write a number below 1"),
+        ("classification", "chat\n    rollout: {steps: [50, 10]}", 5, "write rising percentages between 1 and 99"),
+        ("    training:\n      data: data/messages.csv\n", "", 3, "give exactly one of training or gguf"),
+        ("endpoints:", "default_endpoint: other\nendpoints:", 1, "name one of the endpoints below"),
+        ("project: shop", "project: shop\nproject: shop", 2, "project: is written twice, first in line 1"),
+        ("    policy: ", "\tpolicy: ", 5, "indent with spaces, not tabs"),
+        ("policies/triage.yaml", "[", 7, "parsing a flow sequence that began in line 5"),
+        ("task: classification", "task: &loop [*loop]", 4, "holds itself"),
+        ("shop", "shop\x07", 1, "may not stand in YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line_its_key_and_what_to_write(old: str, new: str, line: int, said: str) -> None:
+    assert old in GOOD
+    problem = problem_of(GOOD.replace(old, new, 1))
+    assert f"noria.yaml:{line}: " in problem
+    assert said in problem
+
+
+def test_several_mistakes_are_all_listed_in_the_order_of_the_file() -> None:
+    problem = problem_of(GOOD.replace("shop", "My Shop").replace("task", "tusk"))
+    assert problem.startswith("3 mistakes:")
+    assert [line.split(":")[1] for line in problem.splitlines()[1:]] == ["1", "3", "4"]
+
+
+def test_a_file_that_is_not_a_mapping_is_told_which_keys_to_write() -> None:
+    assert "write keys (project, default_endpoint" in problem_of("- shop\n")
+
+
+def test_an_empty_file_is_told_what_is_missing() -> None:
+    assert "project: is missing" in problem_of("")
+
+
+def test_only_true_and_false_are_booleans_and_dates_stay_text() -> None:
+    policy = parse_yaml(POLICY.replace("Ada", "no"), Policy, "policies/triage.yaml")
+    assert policy.owner == "no"
+    assert policy.review_by == "2030-01-31"
+
+
+def test_a_policy_file_is_named_in_its_own_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "triage.yaml").write_text(POLICY.replace("2030-01-31", "soon"))
+    with pytest.raises(InvalidProject) as caught:
+        load_policy(tmp_path, "triage.yaml")
+    assert caught.value.problem == 'triage.yaml:5: review_by: "soon" won\'t do; write a date as YYYY-MM-DD.'
+
+
+def test_a_folder_without_a_project_is_told_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidProject, match=r"no noria\.yaml in") as caught:
+        load_project(tmp_path)
+    assert "noria init" in caught.value.remedy
+
+
+def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "noria.yaml").write_bytes(b"project: shop\n# caf\xe9\n")
+    with pytest.raises(InvalidProject, match=r"noria\.yaml:2: this line isn't UTF-8"):
+        load_project(tmp_path)
+
+
+def test_a_folder_in_the_place_of_the_file_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "noria.yaml").mkdir()
+    with pytest.raises(InvalidProject, match="can't be read"):
+        load_project(tmp_path)
+
+
+def test_files_that_the_project_names_and_nobody_wrote_are_listed_with_their_lines(tmp_path: Path) -> None:
+    with pytest.raises(InvalidProject) as caught:
+        check_files(parse_project(GOOD, tmp_path), GOOD)
+    assert "noria.yaml:5: endpoints.triage.policy: there is no file policies/triage.yaml" in caught.value.problem
+    assert "noria.yaml:7: endpoints.triage.training.data: there is no file data/messages.csv" in caught.value.problem
+
+
+def test_a_project_whose_files_are_there_passes(tmp_path: Path) -> None:
+    for name, text in {"policies/triage.yaml": POLICY, "data/messages.csv": "text,label\n"}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    check_files(parse_project(GOOD, tmp_path), GOOD)
+
+
+def test_a_diff_names_keys_and_both_values() -> None:
+    new = GOOD.replace("shop", "store").replace("    task: classification\n", "") + "    timeout: 5s\n"
+    assert diff(GOOD, new).splitlines() == [
+        '- endpoints.triage.task: "classification"',
+        '+ endpoints.triage.timeout: "5s"',
+        '~ project: "shop" → "store"',
+    ]
+
+
+def test_comments_and_layout_are_no_difference() -> None:
+    assert diff(GOOD, "# the shop\n" + GOOD.replace("project: shop", "project:   'shop'")) == ""
+
+
+def test_every_key_of_the_schema_that_a_person_writes_is_described() -> None:
+    schema = json_schema()
+    bare = [
+        f"{owner}.{key}"
+        for owner, part in [("Project", schema), *schema["$defs"].items()]
+        for key, value in part.get("properties", {}).items()
+        if owner != "Policy" and "description" not in value and "$ref" not in value and not _refers(value)
+    ]
+    assert bare == []
+    assert set(schema["properties"]) == set(Project.model_fields)
+
+
+def _refers(value: dict[str, object]) -> bool:
+    """Whether a property's type is a part of its own, which has a description of its own."""
+    return "$ref" in str(value)
+
+
+@given(st.text())
+def test_no_text_makes_the_parser_raise_anything_but_its_own_error(text: str) -> None:
+    with contextlib.suppress(InvalidProject):
+        parse_project(text, Path())
