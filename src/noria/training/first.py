@@ -1,0 +1,69 @@
+"""Every endpoint gets a first version: trained, taken over from the registry, or uploaded from a file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from noria.domain.endpoint import Route
+from noria.domain.errors import UnknownModel
+from noria.domain.events import CandidateRegistered, RetrainRequested
+from noria.domain.model import Alias, Flavor, ModelVersion
+from noria.domain.run import Run
+from noria.ports import Clock, ModelRegistry, StateStore
+from noria.settings import Endpoint, GgufModel, Project
+
+ACTOR = "noria"
+"""Who asks for a first version."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstVersions:
+    """Gives an endpoint without a route its first candidate; the gates decide about it like about any other."""
+
+    state: StateStore
+    registry: ModelRegistry
+    clock: Clock
+    resolve_gguf: Callable[[str], Path]
+    """`gguf:` of the project file → the file."""
+
+    def ensure(self, project: Project) -> None:
+        """Ask for what is missing; an endpoint that has a candidate or a run already is left alone."""
+        for name, endpoint in project.endpoints.items():
+            if self.state.get(Route, name) is None:
+                self._ensure_one(project.model_name(name), name, endpoint)
+
+    def _ensure_one(self, model: str, name: str, endpoint: Endpoint) -> None:
+        champion = self._champion(model)
+        if champion is not None:
+            self._propose(name, champion)
+        elif endpoint.gguf is not None:
+            self._propose(name, self._upload(model, endpoint.gguf))
+        elif not self.state.find(Run, endpoint=name, limit=1):
+            with self.state.note() as note:
+                note.emit(
+                    RetrainRequested(
+                        endpoint=name, actor=ACTOR, reason="the endpoint has no version yet", at=self.clock.now()
+                    )
+                )
+
+    def _champion(self, model: str) -> ModelVersion | None:
+        try:
+            return self.registry.version(model, Alias.CHAMPION)
+        except UnknownModel:
+            return None
+
+    def _upload(self, model: str, gguf: GgufModel) -> ModelVersion:
+        options = {"context": gguf.context, "threads": gguf.threads, "slots": gguf.slots}
+        return self.registry.register_file(
+            model,
+            self.resolve_gguf(gguf.gguf),
+            flavor=Flavor.GGUF,
+            source=gguf.source,
+            licence=gguf.licence,
+            tags={f"noria.gguf.{key}": str(value) for key, value in options.items()},
+        )
+
+    def _propose(self, endpoint: str, version: ModelVersion) -> None:
+        event = CandidateRegistered(endpoint=endpoint, model=version.name, version=version.version)
+        with self.state.note() as note:
+            note.emit(event)
