@@ -4,7 +4,7 @@ A room above asks for one of these; `bootstrap.py` alone knows which adapter sta
 conformance suite in `tests/ports/` that every adapter passes, and so does its fake.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,8 +39,12 @@ class Clock(Protocol):
 # --- the data plane -------------------------------------------------------------------------------------------------
 
 
-class Chunks(AsyncIterator[bytes], Protocol):
-    """A body as it comes: raises UpstreamFailed or UpstreamTimeout where it ends too soon."""
+class Chunks(AsyncIterable[bytes], Protocol):
+    """A body as it comes, an asynchronous iterator: raises UpstreamFailed or UpstreamTimeout where it ends too soon."""
+
+    async def __anext__(self) -> bytes:
+        """The next bytes, as they came."""
+        ...
 
     async def aclose(self) -> None:
         """Let go of the call: one that isn't over is cancelled at the model server."""
