@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from noria.domain.alert import Alert, AlertState
+from noria.domain.audit import AuditHead
 from noria.domain.endpoint import Route, Target
 from noria.domain.gate import Verdict
 from noria.domain.monitor import MonitorState
@@ -101,31 +102,10 @@ def verdict_status(verdict: Verdict) -> dict[str, Any]:
 
 
 def audit_status(state: StateStore, newest: int = NEWEST) -> dict[str, Any]:
-    """How many audit events there are (`events`) and the newest of them."""
-    last = last_sequence(state)
-    tail = list(state.audit_trail(after=max(0, last - newest)))
-    return {"events": last, "newest": [plain(event) for event in reversed(tail)]}
-
-
-def last_sequence(state: StateStore) -> int:
-    """The sequence number of the last audit event, 0 if there is none.
-
-    Found with a logarithmic number of one-row reads, since the port reads the trail from its beginning only.
-    """
-    low, high = 0, 1
-    while _exists_after(state, high):
-        low, high = high, high * 2
-    while low < high:
-        middle = (low + high) // 2
-        if _exists_after(state, middle):
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def _exists_after(state: StateStore, sequence: int) -> bool:
-    return next(iter(state.audit_trail(after=sequence, limit=1)), None) is not None
+    """How many audit events there are (`events`) and the newest of them, newest first (`newest`)."""
+    head = state.get(AuditHead, "audit") or AuditHead()
+    tail = list(state.audit_trail(after=max(0, head.sequence - newest)))
+    return {"events": head.sequence, "newest": [plain(event) for event in reversed(tail)]}
 
 
 def _project(state: StateStore, project: Project | None) -> dict[str, Any] | None:
