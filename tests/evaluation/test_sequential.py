@@ -1,0 +1,229 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.evaluation.sequential import (
+    bet,
+    e_bh,
+    log_e_bets,
+    log_e_block,
+    log_e_path,
+    log_e_two_sample,
+    log_threshold,
+    no_bets,
+    non_inferiority,
+)
+
+ALARM = math.log(20)
+cells = st.lists(st.integers(0, 2000), min_size=1, max_size=12)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)
+
+
+# --- drift
+
+
+def stream(rng, shift, *, looks=150, rows=100, reference=2000, bins=10):
+    """Cumulative counts of a normal stream in bins at the quantiles of its reference."""
+    before = rng.normal(size=reference)
+    edges = np.quantile(before, np.arange(1, bins) / bins)
+    now = np.searchsorted(edges, rng.normal(size=(looks, rows)) + shift)
+    counts = np.stack([np.bincount(look, minlength=bins) for look in now]).cumsum(axis=0)
+    return log_e_path(counts, np.bincount(np.searchsorted(edges, before), minlength=bins))
+
+
+def test_an_unchanged_stream_alarms_at_most_as_often_as_promised_over_many_looks(rng):
+    alarms = sum(stream(rng, 0.0).max() >= ALARM for _ in range(100))
+    assert alarms <= 5 + 2 * math.sqrt(100 * 0.05 * 0.95)
+
+
+def test_a_stream_that_moved_is_found_soon(rng):
+    delays = [int(np.argmax(path >= ALARM)) for path in (stream(rng, 0.3) for _ in range(30)) if path.max() >= ALARM]
+    assert len(delays) == 30
+    assert np.median(delays) <= 6
+
+
+@given(cells, cells)
+def test_the_evidence_of_counts_does_not_depend_on_the_order_of_the_cells(counts, reference):
+    size = min(len(counts), len(reference))
+    c, r = np.array(counts[:size]), np.array(reference[:size])
+    turned = log_e_two_sample(c[::-1], r[::-1])
+    assert log_e_two_sample(c, r) == pytest.approx(turned, abs=1e-6)
+
+
+def test_evidence_under_the_reference_has_expectation_one(rng):
+    """Exact for a law drawn from the reference's posterior, which is what the promise is made for."""
+    reference = np.array([30, 50, 20])
+    laws = rng.dirichlet(reference + 0.5, size=20_000)
+    counts = np.stack([rng.multinomial(40, law) for law in laws])
+    assert np.exp(log_e_path(counts, reference)).mean() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("reference", [[0, 0, 0], [5, 0, 0], [10**9, 1, 0]])
+def test_nothing_seen_is_no_evidence(reference):
+    assert log_e_two_sample([0, 0, 0], reference) == 0
+
+
+def test_one_cell_is_never_evidence():
+    assert log_e_two_sample([12345], [678]) == pytest.approx(0, abs=1e-9)
+
+
+# --- quality
+
+
+def capital(scores, floor, per=50):
+    """Evidence after each look of `per` scores."""
+    state, path = no_bets(), []
+    for start in range(0, len(scores), per):
+        state = bet(state, scores[start : start + per], floor)
+        path.append(log_e_bets(state))
+    return np.array(path)
+
+
+def test_scores_on_the_floor_alarm_at_most_as_often_as_promised(rng):
+    alarms = sum(capital(rng.random(5000) < 0.8, 0.8).max() >= ALARM for _ in range(100))
+    assert alarms <= 5 + 2 * math.sqrt(100 * 0.05 * 0.95)
+
+
+def test_a_fall_below_the_floor_is_found_soon_even_after_long_good_years(rng):
+    def delay(good):
+        scores = np.concatenate([rng.random(good) < 0.82, rng.random(4000) < 0.55])
+        return (int(np.argmax(capital(scores, 0.78) >= ALARM)) + 1) * 50 - good
+
+    assert np.median([delay(0) for _ in range(20)]) <= 100
+    assert np.median([delay(10_000) for _ in range(20)]) <= 250
+
+
+@given(st.lists(st.floats(0, 1), max_size=60), st.floats(0, 1))
+def test_the_order_of_scores_within_a_look_does_not_matter(scores, floor):
+    forwards, backwards = bet(no_bets(), scores, floor), bet(no_bets(), scores[::-1], floor)
+    assert forwards == pytest.approx(backwards)
+    assert all(math.isfinite(c) for c in forwards)
+
+
+def test_no_scores_change_nothing():
+    state = bet(no_bets(), [0.2, 0.9], 0.5)
+    assert bet(state, [], 0.5) == state
+    assert bet(state, [math.nan], 0.5) == state
+    assert log_e_bets(no_bets()) == pytest.approx(0)
+
+
+def test_perfect_scores_never_are_evidence_and_infinite_ones_are_clipped():
+    assert capital(np.ones(1000), 0.9).max() <= 1e-12
+    assert bet(no_bets(), [math.inf, -math.inf], 0.5) == bet(no_bets(), [1, 0], 0.5)
+
+
+# --- canary
+
+
+def guard(rng, champion, candidate, share, *, blocks=80, block=50):
+    """Highest evidence of a rollout, and the block at which it reached ln 40."""
+    past_a, past_b, log_e, path = (0, 0), (0, 0), 0.0, []
+    for _ in range(blocks):
+        total = int(rng.binomial(block, share))
+        a = (int(rng.binomial(block - total, champion)), block - total)
+        b = (int(rng.binomial(total, candidate)), total)
+        log_e += log_e_block(a, b, past_a, past_b)
+        past_a, past_b = (past_a[0] + a[0], past_a[1] + a[1]), (past_b[0] + b[0], past_b[1] + b[1])
+        path.append(log_e)
+    return np.array(path)
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.02, 0.1), (0.2, 0.5)])
+def test_a_candidate_that_is_as_good_is_rarely_stopped(rng, rate, share):
+    stopped = sum(guard(rng, rate, rate, share).max() >= math.log(40) for _ in range(150))
+    assert stopped <= 150 * 0.025 + 2 * math.sqrt(150 * 0.025)
+
+
+def test_a_better_candidate_is_never_stopped(rng):
+    assert max(guard(rng, 0.3, 0.1, 0.5).max() for _ in range(20)) < math.log(40)
+
+
+def test_a_candidate_that_fails_is_stopped_soon(rng):
+    delays = [int(np.argmax(guard(rng, 0.02, 0.2, 0.1) >= math.log(40))) for _ in range(30)]
+    assert np.median(delays) <= 12
+    assert min(delays) > 0
+
+
+def test_a_block_is_an_e_variable_whatever_its_sizes():
+    """Exact expectation over all outcomes of a block with two equal rates, and with a better candidate."""
+    past = ((3, 40), (9, 30))
+
+    def expectation(rate_a, rate_b, n, m):
+        def law(k, size, rate):
+            return math.comb(size, k) * rate**k * (1 - rate) ** (size - k)
+
+        return sum(
+            law(a, n, rate_a) * law(b, m, rate_b) * math.exp(log_e_block((a, n), (b, m), *past))
+            for a in range(n + 1)
+            for b in range(m + 1)
+        )
+
+    for rate in (0.01, 0.15, 0.5, 0.9):
+        for sizes in ((1, 1), (7, 2), (2, 9)):
+            assert expectation(rate, rate, *sizes) <= 1 + 1e-9
+            assert expectation(rate, rate / 2, *sizes) <= 1 + 1e-9
+
+
+def test_a_block_without_a_past_or_without_one_of_the_two_says_nothing():
+    assert log_e_block((1, 10), (5, 10), (0, 0), (0, 0)) == 0
+    assert log_e_block((1, 10), (0, 0), (1, 10), (5, 10)) == 0
+
+
+# --- gates
+
+
+def pairs(rng, difference, rows, disagree=0.1):
+    return rng.choice([-1, 0, 1], p=[(disagree - difference) / 2, 1 - disagree, (disagree + difference) / 2], size=rows)
+
+
+def test_a_candidate_worse_by_the_margin_rarely_passes(rng):
+    passed = sum(non_inferiority(pairs(rng, -0.03, 800), 0.03).log_e >= ALARM for _ in range(200))
+    assert passed <= 10 + 2 * math.sqrt(200 * 0.05 * 0.95)
+
+
+def test_a_candidate_that_is_as_good_mostly_passes(rng):
+    passed = sum(non_inferiority(pairs(rng, 0.0, 2000), 0.03).log_e >= ALARM for _ in range(40))
+    assert passed >= 36
+
+
+def test_the_bounds_hold_and_agree_with_the_evidence(rng):
+    covered = 0
+    for _ in range(60):
+        found = non_inferiority(pairs(rng, 0.02, 400), 0.03)
+        assert found.lower <= found.mean <= found.upper
+        assert (found.log_e >= ALARM) == (found.lower >= -0.03)
+        covered += found.lower <= 0.02 <= found.upper
+    assert covered >= 52
+
+
+def test_the_order_of_the_rows_does_not_make_a_candidate_pass():
+    worse = np.array([1] * 40 + [0] * 400 + [-1] * 80)
+    assert non_inferiority(worse, 0.03).log_e < ALARM
+    assert non_inferiority(worse[::-1], 0.03).log_e < ALARM
+
+
+def test_no_rows_prove_nothing():
+    found = non_inferiority([], 0.03)
+    assert (found.log_e, found.lower, found.upper, found.rows) == (0, -1, 1, 0)
+    assert non_inferiority([math.nan], 0.03) == found
+
+
+# --- many monitors
+
+
+def test_the_alarm_line_rises_with_the_number_of_monitors():
+    assert log_threshold(0.05) == pytest.approx(ALARM)
+    assert log_threshold(0.05, 4) == pytest.approx(math.log(80))
+
+
+def test_e_bh_rejects_what_stands_out():
+    assert e_bh({"a": math.log(100), "b": 0.0, "c": math.log(41)}, 0.05) == {"a", "c"}
+    assert e_bh({"a": math.log(30), "b": 0.0, "c": 0.0}, 0.05) == frozenset()
+    assert e_bh({}, 0.05) == frozenset()
