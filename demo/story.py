@@ -196,15 +196,15 @@ class Story:
                 except aiohttp.ClientError:
                     await asyncio.sleep(0.2)
                     continue
-                for key, what, style in self._news(self.view.status["endpoints"]["triage"]):
+                for key, what, style in self._news(self.view.status):
                     if key not in seen:
                         seen.add(key)
                         self.view.tell(what, style)
                 await asyncio.sleep(0.25)
 
-    def _news(self, endpoint: dict[str, Any]) -> list[tuple[str, str, str]]:
+    def _news(self, status: dict[str, Any]) -> list[tuple[str, str, str]]:
         news = []
-        for alert in endpoint["alerts"]:
+        for alert in of_triage(status["alerts"]):
             if alert["id"] not in [a["id"] for a in self.alarms]:
                 self.alarms.append(alert)
                 if self.moments.changed_at and not self.moments.alarm_at:
@@ -215,20 +215,25 @@ class Story:
                 example = next(iter(moved["examples"]), "")[:70]
                 key = f"moved {alert['id']} {moved['name']}"
                 news.append((key, f"  {moved['name']}: {shares}  {example!r}", "red"))
-        for run in reversed(endpoint["runs"]):
+        for run in reversed(of_triage(status["runs"])):
             for step in run["steps"]:
                 news.append((f"step {run['id']} {step['name']}", f"run: {step['name']}: {step['summary']}", "cyan"))
             if run["error"]:
                 news.append((f"run {run['id']}", f"run failed: {run['error']}", "bold red"))
-        for verdict in reversed(endpoint["verdicts"]):
+        for verdict in reversed(of_triage(status["verdicts"])):
             for result in verdict["results"]:
                 mark = "passed" if result["passed"] else "REFUSED"
                 key = f"gate {verdict['id']} {result['gate']}"
                 news.append((key, f"gate {result['gate']}: {mark}: {result['summary']}", "yellow"))
-        for rollout in reversed(endpoint["rollouts"]):
+        for rollout in reversed(of_triage(status["rollouts"])):
             for change in rollout["history"]:
                 key = f"rollout {rollout['id']} {change['stage']} {change['weight']}"
                 news.append((key, f"rollout: {change['stage']} {change['weight']} %: {change['reason']}", "magenta"))
             if rollout["stage"] == "promoted" and not self.moments.promoted_at:
                 self.moments.promoted_at = time.monotonic()
         return news
+
+
+def of_triage(nouns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are about the endpoint `triage`."""
+    return [n for n in nouns if n["endpoint"] == "triage"]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from demo.story import EMAIL, NEW_SHARE, Story
+from demo.story import EMAIL, NEW_SHARE, Story, of_triage
 from demo.traffic import Answer, accuracy
 
 COUNTS = """
@@ -33,9 +33,9 @@ def noria(root: Path, *command: str) -> Any:
 
 def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
     """Gather the summary after Noria was stopped: what is counted now is what is on disk."""
-    endpoint = story.view.status["endpoints"]["triage"]
-    rollout = endpoint["rollouts"][0]
-    verdict = next(v for v in endpoint["verdicts"] if v["id"] == rollout["verdict_id"])
+    status = story.view.status
+    rollout = of_triage(status["rollouts"])[0]
+    verdict = next(v for v in status["verdicts"] if v["id"] == rollout["verdict_id"])
     counts = noria(root, "records", "query", COUNTS)[0]
     chat = noria(root, "records", "query", "SELECT request, response FROM inference WHERE endpoint = 'assistant'")
     audit = noria(root, "audit", "verify")
@@ -74,7 +74,7 @@ def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
             "install": _install_seconds(root),
             "total": round(total_s, 1),
             "alert_to_promoted": round(story.moments.promoted_at - story.moments.alarm_at, 1),
-            "train": _train_seconds(endpoint["runs"][0]),
+            "train": _train_seconds(of_triage(status["runs"])[0]),
         },
     }
 

@@ -38,10 +38,9 @@ class View:
         self.news.append(Text(line, style))
 
     def __rich__(self) -> RenderableType:
-        endpoint = self.status.get("endpoints", {}).get("triage", {})
         return Group(
             Panel(self._traffic(), title=f"[bold]{self.phase}", title_align="left", border_style="cyan"),
-            Panel(self._evidence(endpoint), title="evidence against the baseline", title_align="left"),
+            Panel(self._evidence(), title="evidence against the baseline", title_align="left"),
             Panel(Group(*self.news), title="what happened", title_align="left", border_style="green"),
         )
 
@@ -63,14 +62,14 @@ class View:
         )
         return table
 
-    def _evidence(self, endpoint: dict[str, Any]) -> Table:
+    def _evidence(self) -> Table:
         table = Table.grid(padding=(0, 2))
+        endpoint = next((e for e in self.status.get("endpoints", []) if e["name"] == "triage"), {})
         for monitor in endpoint.get("monitors", []):
-            threshold = monitor["log_threshold"]
-            share = monitor["log_e"] / threshold if threshold else 0.0
+            share = monitor["log_e"] / monitor["log_threshold"]
             note = "[bold red]alarm" if monitor["alarms"] else f"{monitor['rows']:,} rows"
             table.add_row(monitor["monitor"], bar(share, "red" if monitor["alarms"] else "cyan"), note)
-        rollout = next(iter(endpoint.get("rollouts", [])), None)
+        rollout = next((r for r in self.status.get("rollouts", []) if r["endpoint"] == "triage"), None)
         if rollout is not None:
             table.add_row(f"version {rollout['version']}", bar(rollout["weight"] / 100, "yellow"), rollout["stage"])
         return table
