@@ -1,0 +1,176 @@
+"""`noria up`: owns the listening socket, starts the API and the worker, restarts what dies, and stops in order.
+
+Connections wait in the socket's queue while an API process is replaced, so a restart refuses nobody.
+"""
+
+import http.client
+import json
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from noria.domain.errors import NoriaError, Refused
+from noria.settings import Settings
+from noria.supervisor.children import Child, mlflow_child, noria_child
+from noria.supervisor.listener import listen, url_of
+from noria.supervisor.upfile import Up, UpFile, running
+
+__all__ = ["Supervisor", "Up", "running"]
+
+POLL_S = 0.1
+"""Pause between two looks at the children, in seconds."""
+READY_POLL_S = 0.3
+"""Pause between two questions whether the API is ready, in seconds."""
+API_DRAIN_S = 30.0
+"""How long an API process may finish what it is answering, in seconds."""
+WORKER_STOP_S = 30.0
+"""How long the worker may ship what is left and stop its model servers, in seconds."""
+MLFLOW_STOP_S = 5.0
+"""How long MLflow's server may take to stop, in seconds."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops a project: Ctrl-C, a service manager, a closed terminal."""
+
+
+class Supervisor:
+    """Runs one project's processes until it is told to stop.
+
+    Args:
+        settings: The project.
+        host: Address to listen on; only loopback, since there are no API keys.
+        port: Port to listen on; 0 picks a free one.
+        with_mlflow: Also run MLflow's own server.
+        say: Where lines for the person at the terminal go.
+
+    Raises:
+        AlreadyRunning: The project is up already.
+        PortInUse: The address is taken.
+        Refused: The address could be reached from outside, or MLflow is a server elsewhere.
+    """
+
+    def __init__(
+        self, settings: Settings, host: str, port: int, with_mlflow: bool, say: Callable[[str], None] = print
+    ) -> None:
+        if with_mlflow and settings.tracking_uri.startswith("http"):
+            raise Refused(
+                f"MLflow is a server already, at {settings.tracking_uri}.", "Leave --mlflow away and open that address."
+            )
+        self._say = say
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._ready = False
+        self._upfile = UpFile(settings.run_dir)
+        self._upfile.hold()
+        try:
+            self._upfile.end_orphans()
+            self._socket = listen(host, port)
+        except BaseException:
+            self._upfile.release()
+            raise
+        self.url = url_of(self._socket)
+        descriptor = self._socket.fileno()
+        self._api = noria_child("api-0", "api", settings, "--fd", str(descriptor), "--slot", "api-0")
+        self._api.pass_fds = (descriptor,)
+        self._worker = noria_child("worker", "worker", settings)
+        self._mlflow = mlflow_child(settings) if with_mlflow else None
+
+    @property
+    def children(self) -> list[Child]:
+        """The processes in the order in which they are stopped."""
+        return [self._api, self._worker, *([self._mlflow] if self._mlflow else [])]
+
+    def run(self) -> None:
+        """Start everything, keep it up, and come back once everything has stopped.
+
+        Raises:
+            NoriaError: A process could not be brought up: it ended by itself again and again.
+        """
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup keeps its meaning
+                signal.signal(number, self._on_signal)
+        announcing = threading.Thread(target=self._announce, name="announce", daemon=True)
+        try:
+            for child in self.children:
+                child.start()
+            self._record()
+            announcing.start()
+            while not self._stop.wait(POLL_S):
+                self._look()
+        finally:
+            self._stop.set()
+            self._stop_all()
+            self._socket.close()
+            self._upfile.release()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Ask `run` to stop everything and come back; a second call ends at once what still runs."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop()
+
+    def _look(self) -> None:
+        """Restart what has died, after a pause that grows with each death."""
+        for child in self.children:
+            ending = child.ended()
+            if ending is not None:
+                self._say(f"{child.name} {ending}; it is started again.")
+                if child.hopeless and not self._ready and child is not self._mlflow:
+                    raise NoriaError(
+                        f"{child.name} ended by itself {child.failures} times in a row while starting.",
+                        "What it said last stands above.",
+                    )
+            if child.due:
+                child.start()
+                self._record()
+
+    def _record(self) -> None:
+        """Leave word of who runs where, for `noria status` and for the next `noria up`."""
+        children = {child.name: child.pid for child in self.children}
+        restarts = {child.name: child.restarts for child in self.children}
+        commands = {child.name: child.command for child in self.children}
+        self._upfile.write(self.url, self._mlflow.url if self._mlflow else "", children, restarts, commands)
+
+    def _announce(self) -> None:
+        """Say once that the project is up, and until then what it waits for, whenever that changes."""
+        said = ""
+        while not self._stop.wait(READY_POLL_S):
+            status, waits_for = _readiness(self.url)
+            if status == http.client.OK:
+                self._ready = True
+                also = f" · MLflow {self._mlflow.url}" if self._mlflow else ""
+                self._say(f"Noria is up: {self.url} (console and API){also} · Ctrl-C stops it")
+                return
+            if waits_for and waits_for != said:
+                self._say(f"not ready yet: {waits_for}")
+                said = waits_for
+
+    def _stop_all(self) -> None:
+        """Let the API finish its answers, then the worker ship them, then stop the rest."""
+        for child, patience in zip(self.children, (API_DRAIN_S, WORKER_STOP_S, MLFLOW_STOP_S), strict=False):
+            if not child.stop(patience, self._hurry):
+                self._say(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
+
+
+def _readiness(url: str) -> tuple[int, str]:
+    """The status of `GET /readyz` (0 if nobody answers) and what it says it waits for."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        status, body = response.status, response.read(65536)
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
+    try:
+        said: Any = json.loads(body)
+    except ValueError:
+        return status, ""
+    return status, str(said.get("detail") or "") if isinstance(said, dict) else ""

@@ -1,0 +1,258 @@
+"""One `noria up` per project: its socket, its children, and what it says when something is in the way."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import noria.supervisor as supervisor_module
+from noria.domain.errors import AlreadyRunning, InvalidProject, NoriaError, PortInUse, Refused
+from noria.projectfile import parse_project
+from noria.settings import Settings
+from noria.supervisor import Supervisor, running
+from noria.supervisor.children import Child
+from noria.supervisor.listener import listen, url_of
+from noria.supervisor.upfile import UpFile
+
+PROJECT = """\
+project: shop
+endpoints:
+  triage: {task: classification, policy: p.yaml, training: {data: d.csv}}
+"""
+API = """\
+import http.server, socket, signal, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"{}")
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("", 0), Handler, bind_and_activate=False)
+server.socket.close()
+server.socket = socket.socket(fileno=int(sys.argv[1]))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+server.serve_forever()
+"""
+WORKER = """\
+import pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path(sys.argv[1]).write_text("stopped in order")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return parse_project(PROJECT, tmp_path)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[str]]:
+    """Small programs in the place of the API and the worker; a test may replace them."""
+    commands = {
+        "api": [sys.executable, "-c", API, "{fd}"],
+        "worker": [sys.executable, "-c", WORKER, str(tmp_path / "worker-said")],
+    }
+
+    def child(name: str, module: str, _settings: Settings, *arguments: str) -> Child:
+        fd = arguments[1] if arguments else ""
+        return Child(name, [part.replace("{fd}", fd) for part in commands[module]])
+
+    monkeypatch.setattr(supervisor_module, "noria_child", child)
+    return commands
+
+
+class Running:
+    """A supervisor in a thread (signals go to the main thread only, so they are tested with real processes)."""
+
+    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(supervisor_module, "SIGNALS", ())
+        self.said: list[str] = []
+        self.error: Exception | None = None
+        self.supervisor = Supervisor(settings, "127.0.0.1", 0, False, self.said.append)
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.supervisor.run()
+        except Exception as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self.supervisor.stop()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def up(settings: Settings, stand_ins: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    run = Running(settings, monkeypatch)
+    yield run
+    run.stop()
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something that has to come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def announced(run: Running) -> bool:
+    return any(line.startswith("Noria is up") for line in run.said)
+
+
+def get(url: str) -> int:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_one_line_says_where_the_project_is_up(up: Running) -> None:
+    until(lambda: announced(up))
+    assert up.supervisor.url in up.said[-1]
+    assert get(up.supervisor.url) == 200
+
+
+def test_who_asks_where_the_project_runs_is_told(up: Running, settings: Settings) -> None:
+    until(lambda: announced(up))
+    found = running(settings.run_dir)
+    assert found is not None
+    assert (found.pid, found.url) == (os.getpid(), up.supervisor.url)
+    assert set(found.children) == {"api-0", "worker"}
+
+
+def test_a_second_up_in_the_same_project_is_told_of_the_first(up: Running, settings: Settings) -> None:
+    until(lambda: announced(up))
+    with pytest.raises(AlreadyRunning) as caught:
+        Supervisor(settings, "127.0.0.1", 0, False)
+    assert up.supervisor.url in caught.value.problem
+    assert str(os.getpid()) in caught.value.problem
+
+
+def test_a_killed_api_is_replaced_and_callers_meanwhile_wait_instead_of_being_refused(
+    up: Running, settings: Settings
+) -> None:
+    until(lambda: announced(up))
+    found = running(settings.run_dir)
+    assert found is not None
+    os.kill(found.children["api-0"], signal.SIGKILL)
+    assert get(up.supervisor.url) == 200
+    until(lambda: any("api-0 was ended by SIGKILL" in line for line in up.said))
+    after = running(settings.run_dir)
+    assert after is not None
+    assert after.restarts["api-0"] == 1
+    assert after.children["worker"] == found.children["worker"]
+
+
+def test_stopping_lets_the_worker_finish_and_leaves_nothing_behind(up: Running, settings: Settings) -> None:
+    until(lambda: announced(up))
+    up.stop()
+    assert (settings.root / "worker-said").read_text() == "stopped in order"
+    assert running(settings.run_dir) is None
+    with pytest.raises(ConnectionRefusedError):
+        get(up.supervisor.url)
+
+
+def test_a_process_that_ends_by_itself_again_and_again_while_starting_is_given_up_with_its_name(
+    settings: Settings, stand_ins: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins["api"] = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
+    run = Running(settings, monkeypatch)
+    run.thread.join(60)
+    assert isinstance(run.error, NoriaError)
+    assert run.error.problem == "api-0 ended by itself 5 times in a row while starting."
+    assert any("exit code 3" in line for line in run.said)
+    assert running(settings.run_dir) is None
+
+
+def test_a_child_that_ignores_the_request_to_stop_is_ended_after_its_patience() -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    child = Child("stubborn", [sys.executable, "-S", "-c", code])
+    child.start()
+    time.sleep(0.5)
+    assert child.stop(0.2, threading.Event()) is False
+
+
+def test_the_next_up_ends_what_a_killed_supervisor_left_running(settings: Settings) -> None:
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    orphan = subprocess.Popen(command, start_new_session=True)
+    bystander = subprocess.Popen([*command[:-1], "import time;  time.sleep(600)"], start_new_session=True)
+    file = UpFile(settings.run_dir)
+    try:
+        file.hold()
+        children = {"worker": orphan.pid, "api-0": bystander.pid}
+        file.write("http://127.0.0.1:1", "", children, {}, {"worker": command, "api-0": command})
+        reaper = threading.Thread(target=orphan.wait)
+        reaper.start()
+        file.end_orphans()
+        reaper.join(20)
+        assert orphan.returncode == -signal.SIGTERM
+        assert bystander.poll() is None, "a process that only has the same number must be left alone"
+    finally:
+        file.release()
+        for process in (orphan, bystander):
+            process.kill()
+            process.wait()
+
+
+def test_a_project_that_nobody_brought_up_is_not_running(tmp_path: Path) -> None:
+    assert running(tmp_path) is None
+    file = UpFile(tmp_path)
+    file.hold()
+    file.release()
+    assert running(tmp_path) is None
+
+
+def test_a_port_in_use_is_named_with_the_process_that_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse) as caught:
+            listen("127.0.0.1", port)
+    assert f"Port {port} on 127.0.0.1 is taken" in caught.value.problem
+    assert "--port 0" in caught.value.remedy
+    if sys.platform == "linux":
+        assert f"process {os.getpid()}" in caught.value.problem
+
+
+def test_an_address_that_others_can_reach_is_refused_while_there_are_no_keys() -> None:
+    with pytest.raises(Refused, match="can be reached from other machines"):
+        listen("0.0.0.0", 0)
+
+
+def test_a_host_that_is_no_address_is_told_what_to_say() -> None:
+    with pytest.raises(InvalidProject, match="is no address to listen on"):
+        listen("no.such.host.invalid", 0)
+
+
+def test_a_name_of_the_loopback_address_is_fine() -> None:
+    with listen("localhost", 0) as listener:
+        assert url_of(listener).startswith(("http://127.", "http://[::1]"))
+
+
+def test_mlflow_is_not_started_beside_a_tracking_server(tmp_path: Path) -> None:
+    settings = parse_project(PROJECT + "mlflow: {tracking_uri: 'http://127.0.0.1:5000'}\n", tmp_path)
+    with pytest.raises(Refused, match="MLflow is a server already"):
+        Supervisor(settings, "127.0.0.1", 0, True)
+
+
+def test_a_broken_up_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "up.json").write_text(json.dumps({"pid": 1}) + "x")
+    file = UpFile(tmp_path)
+    file.hold()
+    file.end_orphans()
+    file.release()
