@@ -6,10 +6,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from noria.adapters.codec import EVENT_KINDS, decode, decode_event, encode, encode_event
+from noria.adapters.codec import (
+    EVENT_KINDS,
+    decode,
+    decode_event,
+    encode,
+    encode_event,
+    error_from_json,
+    error_to_json,
+)
 from noria.domain.audit import AuditEvent
 from noria.domain.endpoint import Role, Route, Target, Wire
-from noria.domain.errors import Refused, StorageCorrupted
+from noria.domain.errors import NoriaError, Refused, StorageCorrupted, UpstreamTimeout
 from noria.domain.events import AlertRaised, WindowClosed
 from noria.domain.inference import Intent
 from noria.domain.monitor import MonitorKind, MonitorState
@@ -105,3 +113,13 @@ def test_a_stored_target_without_a_verdict_is_refused() -> None:
 def test_fields_added_since_take_their_default() -> None:
     text = encode(STATE).replace(',"numbers":{"psi":0.5}', "")
     assert decode(MonitorState, text).numbers == {}
+
+
+def test_an_error_of_the_domain_keeps_its_type_problem_and_remedy() -> None:
+    error = error_from_json(error_to_json(UpstreamTimeout("It took too long.", "Wait longer.")))
+    assert (type(error), error.problem, error.remedy) == (UpstreamTimeout, "It took too long.", "Wait longer.")
+
+
+def test_any_other_error_keeps_its_name_and_last_line() -> None:
+    error = error_from_json(error_to_json(ValueError("many\nlines")))
+    assert (type(error), error.problem) == (NoriaError, "ValueError: lines.")

@@ -1,15 +1,16 @@
-"""Nouns and events of the domain as JSON text, and back.
+"""Nouns, events and errors of the domain as JSON, and back.
 
 Plain `json` writes the text, because numbers may be infinite or missing (`Infinity`, `NaN`), which msgspec writes as
 null; msgspec checks the types on the way back. Fields that a noun has gained since it was written take their default.
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from noria.domain.errors import StorageCorrupted
+from noria.domain.errors import NoriaError, StorageCorrupted
 from noria.domain.events import Event
 
 T = TypeVar("T")
@@ -57,3 +58,27 @@ def decode_event(kind: str, body: str | bytes) -> Event:
         )
     event: Event = decode(event_type, body)
     return event
+
+
+def error_to_json(error: BaseException) -> dict[str, str]:
+    """An error as JSON values; one that isn't of the domain keeps its type's name and its message."""
+    if isinstance(error, NoriaError):
+        return {"code": error.code, "problem": error.problem, "remedy": error.remedy}
+    message = str(error).strip().splitlines()
+    said = f": {message[-1]}" if message else ""
+    return {"code": NoriaError.code, "problem": f"{type(error).__name__}{said}.", "remedy": ""}
+
+
+def error_from_json(fields: Mapping[str, str]) -> NoriaError:
+    """The error of the domain that `error_to_json` wrote, with its type, problem and remedy."""
+    kind = _ERRORS.get(fields["code"], NoriaError)
+    return kind(fields["problem"], fields["remedy"])
+
+
+def _family(kind: type[NoriaError]) -> Iterator[type[NoriaError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
+
+
+_ERRORS = {kind.code: kind for kind in _family(NoriaError)}
