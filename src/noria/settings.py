@@ -254,6 +254,11 @@ class Settings(BaseModel):
         )
 
     @property
+    def webhook_secret(self) -> str:
+        """Key that webhook deliveries are signed with; empty for none."""
+        return os.environ.get("NORIA_WEBHOOK_SECRET", "")
+
+    @property
     def artifacts_dir(self) -> Path:
         return self.home / "mlartifacts"
 

@@ -148,3 +148,9 @@ class Conflict(NoriaError):
     """Somebody else changed the thing meanwhile, or it is already under way."""
 
     code = "conflict"
+
+
+class NotDelivered(NoriaError):
+    """A notifier could not tell anybody of an alert."""
+
+    code = "not_delivered"
