@@ -1,0 +1,53 @@
+"""Jobs for compute engines to run."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from noria.domain.errors import InvalidData
+
+
+def echo(**arguments: Any) -> dict[str, Any]:
+    print("a job may print what it likes")
+    return arguments
+
+
+def add(a: int, b: int) -> dict[str, int]:
+    return {"sum": a + b}
+
+
+def pid() -> dict[str, int]:
+    return {"pid": os.getpid(), "nice": os.nice(0)}
+
+
+def environment(variable: str) -> dict[str, str]:
+    return {"value": os.environ.get(variable, "")}
+
+
+def refuse() -> None:
+    raise InvalidData("Column label is missing.", "Add it.")
+
+
+def divide() -> float:
+    return 1 / 0
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+def not_json() -> dict[str, Any]:
+    return {"value": {1j}}
+
+
+def die(how: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), how)
+
+
+def wait(file: str, seconds: float) -> dict[str, Any]:
+    """Say that it began, then sleep."""
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return {}

@@ -1,0 +1,170 @@
+"""What every compute engine promises, and what the local one adds: a process of its own that may die."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.compute import InlineCompute
+from noria.adapters.compute import NICE, LocalCompute
+from noria.domain.errors import InvalidData, NoriaError
+from noria.ports import ComputeEngine, JobSpec
+
+TESTS = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _jobs_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+@pytest.fixture(params=["inline", "local"])
+def engine(request: pytest.FixtureRequest) -> Iterator[ComputeEngine]:
+    made = InlineCompute() if request.param == "inline" else LocalCompute()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def local() -> Iterator[LocalCompute]:
+    made = LocalCompute(threads=1)
+    yield made
+    made.close()
+
+
+def job(name: str, **arguments: object) -> JobSpec:
+    return JobSpec(f"fakes.jobs:{name}", arguments)
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_a_job_gets_its_arguments_and_gives_its_result(engine: ComputeEngine) -> None:
+    assert engine.run(job("add", a=2, b=3)) == {"sum": 5}
+
+
+def test_arguments_and_results_are_json(engine: ComputeEngine) -> None:
+    assert engine.run(job("echo", pair=(1, "ü\n"), nothing=None)) == {"pair": [1, "ü\n"], "nothing": None}
+
+
+def test_an_error_of_the_domain_keeps_its_type_problem_and_remedy(engine: ComputeEngine) -> None:
+    with pytest.raises(InvalidData) as caught:
+        engine.run(job("refuse"))
+    assert (caught.value.problem, caught.value.remedy) == ("Column label is missing.", "Add it.")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("divide", "ZeroDivisionError: division by zero."),
+        ("leave", "SystemExit: 3."),
+        ("not_json", "TypeError: Object of type set is not JSON serializable."),
+        ("no_such_job", "AttributeError: module 'fakes.jobs' has no attribute 'no_such_job'."),
+    ],
+)
+def test_any_other_error_is_told_in_its_last_line(engine: ComputeEngine, name: str, problem: str) -> None:
+    with pytest.raises(NoriaError) as caught:
+        engine.run(job(name))
+    assert caught.value.problem == problem
+    assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+def test_a_closed_engine_takes_no_job(engine: ComputeEngine) -> None:
+    engine.close()
+    with pytest.raises(NoriaError, match="closed"):
+        engine.run(job("add", a=1, b=1))
+
+
+def test_one_warm_process_runs_all_jobs_and_gives_way_to_others(local: LocalCompute) -> None:
+    first, second = local.run(job("pid")), local.run(job("pid"))
+    assert first == second
+    assert first["pid"] != os.getpid()
+    assert first["nice"] == os.nice(0) + NICE
+
+
+def test_a_job_has_as_many_threads_as_it_was_given(local: LocalCompute) -> None:
+    assert local.run(job("environment", variable="OMP_NUM_THREADS")) == {"value": "1"}
+
+
+def test_jobs_from_many_threads_take_turns(local: LocalCompute) -> None:
+    sums: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: sums.append(local.run(job("add", a=n, b=0))["sum"])) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(sums) == list(range(8))
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(("how", "word"), [(signal.SIGKILL, "memory"), (signal.SIGABRT, "signal 6")])
+def test_a_job_whose_process_dies_is_an_error_and_the_next_one_runs(local: LocalCompute, how: int, word: str) -> None:
+    with pytest.raises(NoriaError, match=word):
+        local.run(job("die", how=int(how)))
+    assert local.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+@pytest.mark.chaos
+def test_a_process_that_was_killed_while_idle_is_replaced(local: LocalCompute) -> None:
+    os.kill(local.run(job("pid"))["pid"], signal.SIGKILL)
+    until(lambda: not _running(local))
+    assert local.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+def test_closing_stops_the_job_under_way(local: LocalCompute, tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    failure: list[NoriaError] = []
+
+    def work() -> None:
+        with pytest.raises(NoriaError, match="closed") as caught:
+            local.run(job("wait", file=str(file), seconds=60))
+        failure.append(caught.value)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until(file.exists)
+    local.close()
+    thread.join(10)
+    assert len(failure) == 1
+
+
+@pytest.mark.chaos
+def test_a_job_does_not_outlive_the_worker_that_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    worker = subprocess.Popen([sys.executable, "-c", _WORKER, str(file)])
+    until(lambda: file.exists() and file.read_text() != "")
+    job_pid = int(file.read_text())
+    worker.kill()
+    worker.wait(10)
+    until(lambda: not _alive(job_pid))
+
+
+_WORKER = """
+import sys
+from noria.adapters.compute import LocalCompute
+from noria.ports import JobSpec
+LocalCompute().run(JobSpec("fakes.jobs:wait", {"file": sys.argv[1], "seconds": 60}))
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def _running(local: LocalCompute) -> bool:
+    return local._child is not None and local._child.alive()
