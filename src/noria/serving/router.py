@@ -1,0 +1,125 @@
+"""Who answers: an immutable snapshot of the project and its routes, which outlives the database it came from.
+
+A snapshot is replaced whole, so a request sees one revision from its beginning to its end and no lock is needed.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from noria.domain.endpoint import Route, Target, choose
+from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
+from noria.domain.status import AppliedProject
+from noria.ports import Clock, StateStore
+from noria.settings import Project
+
+log = logging.getLogger(__name__)
+
+UNREAD = -1
+"""The revision before anything was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was in service at one revision of the state.
+
+    Attributes:
+        revision: The state's.
+        project: The project in service.
+        routes: Endpoint → route.
+        project_hash: Of the text that the project was read from; empty while it is the file's own.
+    """
+
+    revision: int
+    project: Project
+    routes: Mapping[str, Route]
+    project_hash: str = ""
+
+
+class Router:
+    """Picks the version that answers.
+
+    Args:
+        state: Where routes and the applied project are read from.
+        project: The project to go by until one has been applied.
+        parse: Reads the text of a project.
+        clock: Says since when the snapshot is stale.
+    """
+
+    def __init__(self, state: StateStore, project: Project, parse: Callable[[str], Project], clock: Clock) -> None:
+        self._state = state
+        self._parse = parse
+        self._clock = clock
+        self.snapshot = Snapshot(UNREAD, project, {})
+        self.stale_since: datetime | None = None
+        """When the state stopped answering; None while it answers."""
+
+    @property
+    def project(self) -> Project:
+        """The project in service."""
+        return self.snapshot.project
+
+    def refresh(self) -> bool:
+        """Take over what changed in the state; whether anything did. Blocks on the database, never raises."""
+        try:
+            revision = self._state.revision()
+            if revision == self.snapshot.revision:
+                changed = False
+            else:
+                self.snapshot = self._read(revision)
+                changed = True
+        except Exception as error:  # whatever a database can throw: inference goes on with what is known
+            if self.stale_since is None:
+                self.stale_since = self._clock.now()
+                log.warning("the state can't be read, going on with revision %s: %s", self.snapshot.revision, error)
+            return False
+        if self.stale_since is not None:
+            log.info("the state can be read again, at revision %s", revision)
+            self.stale_since = None
+        return changed
+
+    def route(self, endpoint: str) -> Route:
+        """The endpoint's route.
+
+        Raises:
+            UnknownEndpoint: The project has no such endpoint.
+            NotReady: It has, but no version of it is in service yet.
+        """
+        snapshot = self.snapshot
+        if endpoint not in snapshot.project.endpoints:
+            known = ", ".join(snapshot.project.endpoints)
+            raise UnknownEndpoint(f"There is no endpoint named {endpoint[:64]!r}.", f"Known endpoints: {known}.")
+        if endpoint not in snapshot.routes:
+            raise NotReady(
+                f"No version of {endpoint} is in service yet.",
+                "Its first version is still on the way; noria status shows how far it is.",
+            )
+        return snapshot.routes[endpoint]
+
+    def timeout_s(self, endpoint: str) -> float:
+        """Longest time that a request to the endpoint may take, seconds."""
+        return self.project.endpoints[endpoint].timeout.total_seconds()
+
+    def pick(self, endpoint: str, key: str) -> Target:
+        """The version that answers whoever the key stands for. Errors as in `route`."""
+        return choose(self.route(endpoint), key.encode("utf-8", "surrogatepass"))
+
+    def current(self, endpoint: str, target: Target) -> Target:
+        """The same version at the address where it listens now: it may have been started anew elsewhere."""
+        route = self.snapshot.routes.get(endpoint)
+        places = (*route.targets, *([route.previous] if route.previous else [])) if route else ()
+        return next((replace(target, url=t.url) for t in places if t.ref == target.ref), target)
+
+    def _read(self, revision: int) -> Snapshot:
+        """Read routes and project anew. The revision was read before them, so a change meanwhile is seen next time."""
+        routes = {route.endpoint: route for route in self._state.find(Route)}
+        applied = self._state.get(AppliedProject, "project")
+        project, digest = self.snapshot.project, self.snapshot.project_hash
+        if applied is not None and applied.hash != digest:
+            digest = applied.hash
+            try:
+                project = self._parse(applied.text)
+            except InvalidProject as error:
+                log.error("the applied project can't be read, going on with the one before: %s", error)
+        return Snapshot(revision, project, routes, digest)
