@@ -1,0 +1,5 @@
+"""`python -m noria.cli` does what `noria` does."""
+
+from noria.cli import main
+
+main()

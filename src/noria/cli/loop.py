@@ -1,0 +1,189 @@
+"""Run the loop and steer it: up, status, apply, retrain, rollback, alerts."""
+
+import hashlib
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noria.cli.shared import AsJson, By, Reason, Root, Yes, actor, console, err, out, print_json, settings_of
+from noria.domain.errors import UnknownEndpoint
+
+if TYPE_CHECKING:
+    from noria.settings import Endpoint, Settings
+
+alerts = typer.Typer(no_args_is_help=True, help="What is wrong, and what was.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    for command in (up, status, apply, retrain, rollback):
+        app.command()(command)
+    alerts.command("list")(alerts_list)
+    app.add_typer(alerts, name="alerts")
+
+
+def up(
+    project: Root,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.", show_default="server.host")
+    ] = "",
+    port: Annotated[int, typer.Option(metavar="N", help="Port; 0 picks a free one.", show_default="server.port")] = -1,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Run MLflow's own server too.")] = False,
+) -> None:
+    """Run the project: API, worker, model servers.
+
+    Ctrl-C stops them in order.
+    """
+    from noria.projectfile import check_files, load_project, read_text
+    from noria.supervisor import Supervisor
+
+    written = load_project(project)
+    check_files(written, read_text(project, "noria.yaml"))
+    settings = settings_of(project)
+    if written.project != settings.project:
+        err("noria.yaml has changed since it was applied; `noria apply` takes the changes into service.")
+    server = settings.project.server
+    Supervisor(settings, host or server.host, server.port if port < 0 else port, mlflow, out).run()
+
+
+def status(
+    project: Root,
+    json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second until Ctrl-C.")] = False,
+) -> None:
+    """Show the loop at a glance.
+
+    Versions, evidence, alerts, runs, rollouts, verdicts and the log; it works when nothing runs, too.
+    """
+    from noria.cli.status import look, view
+
+    settings = settings_of(project)
+    if json:
+        print_json(look(settings))
+    elif watch:
+        from rich.live import Live
+
+        with Live(view(look(settings)), console=console(), screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(1)
+                live.update(view(look(settings)), refresh=True)
+    else:
+        console().print(view(look(settings)))
+
+
+def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> None:
+    """Take a changed noria.yaml into service.
+
+    What changes is shown first, and kept in the audit trail.
+    """
+    from noria import bootstrap
+    from noria.domain.status import AppliedProject
+    from noria.projectfile import check_files, diff, parse_project, read_text
+
+    text = read_text(project, "noria.yaml")
+    settings = parse_project(text, project)
+    check_files(settings, text)
+    state = bootstrap.state(settings)
+    before = state.get(AppliedProject, "project")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if before is not None and before.hash == digest:
+        out("noria.yaml is in service as it is.")
+        return
+    changes = diff(before.text, text) if before else "+ everything: this project was never applied"
+    out(changes or "only comments and layout change")
+    if not yes:
+        typer.confirm("Take this into service?", abort=True)
+    who = actor(by)
+    evidence = {"hash": digest, "before": before.hash if before else "", "changes": changes.splitlines()}
+    with state.change(who, "project.applied", settings.project.project, reason=reason, evidence=evidence) as change:
+        change.put(AppliedProject(text=text, hash=digest, applied_at=datetime.now(UTC), actor=who))
+    out(
+        f"In service since now, as {digest[:12]}."
+        + ("" if _is_up(settings) else " Nothing runs: `noria up` starts it.")
+    )
+
+
+def retrain(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint whose model is trained anew.")],
+    project: Root,
+    reason: Reason,
+    by: By = "",
+) -> None:
+    """Ask for a run of the training pipeline."""
+    from noria import bootstrap
+    from noria.domain.errors import Refused
+    from noria.domain.events import RetrainRequested
+
+    settings = settings_of(project)
+    if known(settings, endpoint).training is None:
+        raise Refused(
+            f"{endpoint} serves a model file and is not trained.",
+            f"Add another file with `noria model add {endpoint}`.",
+        )
+    who = actor(by)
+    with bootstrap.state(settings).change(who, "retrain.requested", endpoint, reason=reason) as change:
+        change.emit(RetrainRequested(endpoint=endpoint, actor=who, reason=reason, at=datetime.now(UTC)))
+    waits = "" if _is_up(settings) else " Nothing runs: it begins with the next `noria up`."
+    out(f"A run for {endpoint} is asked for.{waits} `noria status --watch` shows it.")
+
+
+def rollback(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint to take back to its previous version.")],
+    project: Root,
+    reason: Reason,
+    by: By = "",
+) -> None:
+    """Go back to the previous version at once.
+
+    A rollout that is under way is stopped.
+    """
+    from noria import bootstrap
+
+    settings = settings_of(project)
+    known(settings, endpoint)
+    route = bootstrap.release(settings).rollback(endpoint, actor(by), reason)
+    out(f"{endpoint} is answered by {route.champion.ref} again.")
+
+
+def alerts_list(
+    project: Root,
+    every: Annotated[bool, typer.Option("--all", help="Those that were resolved, too.")] = False,
+    json: AsJson = False,
+) -> None:
+    """List alerts, newest first."""
+    from noria import bootstrap
+    from noria.cli.shared import print_table
+    from noria.domain.alert import Alert, AlertState
+
+    found = bootstrap.state(settings_of(project)).find(Alert)
+    rows = [alert for alert in found if every or alert.state is AlertState.FIRING]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ("state", "raised", "endpoint", "monitor", "summary"),
+        [(a.state.value, a.raised_at, a.endpoint, a.monitor, a.summary) for a in rows],
+        "No alert is firing." if not every else "There was never an alert.",
+    )
+
+
+def known(settings: "Settings", endpoint: str) -> "Endpoint":
+    """The endpoint of that name.
+
+    Raises:
+        UnknownEndpoint: The project has none.
+    """
+    found = settings.project.endpoints.get(endpoint)
+    if found is None:
+        raise UnknownEndpoint(
+            f"This project has no endpoint {endpoint}.", f"Its endpoints: {', '.join(settings.project.endpoints)}."
+        )
+    return found
+
+
+def _is_up(settings: "Settings") -> bool:
+    from noria.supervisor import running
+
+    return running(settings.run_dir) is not None

