@@ -102,6 +102,7 @@ def _settings() -> Iterator[str]:
         ("`NORIA_STATE_URL`", "SQLAlchemy URL of the control plane's memory; default is SQLite in `.noria/`."),
         ("`NORIA_WORKFLOWS_URL`", "SQLAlchemy URL of the durable workflows; default is SQLite in `.noria/`."),
         ("`MLFLOW_TRACKING_URI`", "MLflow's tracking and registry URI, where `noria.yaml` names none."),
+        ("`NORIA_WEBHOOK_SECRET`", "Key with which webhook alerts are signed (HMAC-SHA256)."),
         ("`NORIA_DEBUG`", "Anything: commands show the traceback of a failure, too."),
     ]
     yield "\n".join(_table(("variable", "meaning"), rows)) + "\n"

@@ -1,7 +1,8 @@
 """Begin: `noria init`, `noria schema`, `noria version`."""
 
+import json
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -32,33 +33,52 @@ def init(
 
     That is noria.yaml, the policies and starter data; files that are there are kept.
     """
+    missing = [install for module, install in LLM_PACKAGES.items() if find_spec(module) is None]
+    with_llm = with_llm or not missing
+    for path, is_new in write_project(folder, with_llm=with_llm):
+        err(f"{'written' if is_new else 'kept':8} {path}")
+    for install in missing if with_llm else []:
+        err(f"first    pip install {install}")
+    err(f"\nNext: {'' if folder.resolve() == Path.cwd() else f'cd {folder} && '}noria up")
+    err("The messages in data/messages.csv are synthetic: put your own in their place before you trust a number.")
+
+
+def write_project(folder: Path, *, with_llm: bool) -> list[tuple[Path, bool]]:
+    """Write a new project's files; those that are there are kept.
+
+    Returns:
+        Each file, and whether it is new.
+
+    Raises:
+        Refused: The folder holds a project already.
+    """
     from noria.projectfile import FILE_NAME, SCHEMA_FILE, schema_text
     from noria.templates import template
     from noria.templates.starter import messages_csv
 
     if (folder / FILE_NAME).exists():
         raise Refused(f"{folder / FILE_NAME} is there already.", "Edit it, or choose another folder.")
-    missing = [install for module, install in LLM_PACKAGES.items() if find_spec(module) is None]
-    with_llm = with_llm or not missing
-    assistant = template("assistant.yaml" if with_llm else "assistant-off.yaml")
     fill = {
         "{project}": _project_name(folder),
-        "{owner}": actor(""),
-        "{review_by}": _next_year(date.today()).isoformat(),
+        "{owner}": json.dumps(actor("")),
+        "{review_by}": _next_year(datetime.now(UTC).date()).isoformat(),
     }
+
+    def filled(name: str) -> str:
+        text = template(name)
+        for mark, value in fill.items():
+            text = text.replace(mark, value)
+        return text
+
     files = {
-        FILE_NAME: template("noria.yaml") + assistant,
-        "policies/triage.yaml": template("policy-triage.yaml"),
-        "policies/assistant.yaml": template("policy-assistant.yaml"),
+        FILE_NAME: filled("noria.yaml") + filled("assistant.yaml" if with_llm else "assistant-off.yaml"),
+        "policies/triage.yaml": filled("policy-triage.yaml"),
+        "policies/assistant.yaml": filled("policy-assistant.yaml"),
         "data/messages.csv": messages_csv(),
         SCHEMA_FILE: schema_text(),
         ".gitignore": template("gitignore"),
     }
-    for name, text in files.items():
-        for mark, value in fill.items():
-            text = text.replace(mark, value) if name.endswith(".yaml") else text
-        _write_new(folder / name, text)
-    _say_next(folder, missing if with_llm else [])
+    return [(folder / name, _write_new(folder / name, text)) for name, text in files.items()]
 
 
 def schema(
@@ -95,21 +115,10 @@ def _next_year(today: date) -> date:
         return date(today.year + 1, 3, 1)
 
 
-def _write_new(path: Path, text: str) -> None:
-    """Write a file unless there is one: nobody's work is overwritten."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file unless there is one; whether it was written."""
     if path.exists():
-        err(f"kept     {path}")
-        return
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    err(f"written  {path}")
-
-
-def _say_next(folder: Path, missing: list[str]) -> None:
-    """What to do now."""
-    for install in missing:
-        err(f"first    pip install {install}")
-    where = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
-    err("")
-    err(f"Next: {where}noria up")
-    err("The messages in data/messages.csv are synthetic: put your own in their place before you trust a number.")
+    return True

@@ -1,0 +1,50 @@
+"""What all tests share: a quiet environment, a project to work in, and an honest count of what was skipped."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def pytest_configure() -> None:
+    """Nothing of the caller's environment decides a test; what tests start inherits the same."""
+    for name in list(os.environ):
+        if name.startswith(("NORIA_", "MLFLOW_", "OPENAI_")) and not name.startswith("NORIA_TEST_"):
+            del os.environ[name]
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count what was skipped, by reason: a test that did not run has shown nothing."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    terminalreporter.write_line(f"skipped: {sum(reasons.values())}")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"  {count:4} {reason}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium; without one the test is skipped."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium here (make test installs one where it may: apt-get install chromium)")
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The folder of a project as `noria init` writes it, without the language model."""
+    from noria.cli.start import write_project
+
+    folder = tmp_path / "shop"
+    write_project(folder, with_llm=False)
+    return folder
