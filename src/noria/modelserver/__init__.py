@@ -1,0 +1,5 @@
+"""One process that serves one local model version: `python -m noria.modelserver`.
+
+Speaks MLflow's scoring wire for MLflow models, with batching, and the OpenAI wire for GGUF files. It listens only once
+the model is loaded and warm, so whoever gets a connection gets an answer.
+"""

@@ -1,0 +1,127 @@
+"""The model server's HTTP face: MLflow's scoring wire as a bare ASGI application."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.metadata import version
+from typing import Any
+
+from noria.domain.errors import InvalidRequest, NotReady, Overloaded, RequestTooLarge, UnsupportedMedia
+from noria.modelserver.batching import Batcher
+from noria.modelserver.wire import encode, parse, reply
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 64_000_000
+"""Longest body, in bytes; the gateway's own limit is lower."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_JSON = (b"content-type", b"application/json")
+
+_PROBLEMS: tuple[tuple[type[Exception], int, str], ...] = (
+    (RequestTooLarge, 413, "REQUEST_LIMIT_EXCEEDED"),
+    (UnsupportedMedia, 415, "BAD_REQUEST"),
+    (InvalidRequest, 400, "BAD_REQUEST"),
+    (Overloaded, 503, "TEMPORARILY_UNAVAILABLE"),
+    (NotReady, 503, "TEMPORARILY_UNAVAILABLE"),
+    (ValueError, 400, "BAD_REQUEST"),
+    (TypeError, 400, "BAD_REQUEST"),
+)
+"""Error → status and MLflow's error code. A model that raises the last two says that the input is at fault."""
+
+
+class CallerLeft(Exception):
+    """The caller closed the connection before the answer was there."""
+
+
+class App:
+    """`POST /invocations`, and `GET /ping`, `/health`, `/version`."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        self._version = version("mlflow").encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        if path == "/invocations" and method == "POST":
+            await self._invoke(scope, receive, send)
+        elif path in ("/ping", "/health") and method == "GET":
+            await _respond(send, 200, b"\n")
+        elif path == "/version" and method == "GET":
+            await _respond(send, 200, self._version, (b"content-type", b"text/plain"))
+        else:
+            known = path in ("/invocations", "/ping", "/health", "/version")
+            await _respond(send, 405 if known else 404, _problem("NOT_FOUND", f"There is no {method} {path}."))
+
+    async def _invoke(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            call = parse(await _body(receive), _header(scope, b"content-type"))
+            if not call.rows:
+                raise InvalidRequest("The request has no rows.", "Send at least one.")
+            answer = await _unless_left(self._batcher.submit(call), receive)
+            await _respond(send, 200, reply(answer))
+        except CallerLeft:
+            return
+        except Exception as error:
+            await _fail(send, error)
+
+
+async def _body(receive: Receive) -> bytes:
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY:
+            raise RequestTooLarge(f"The body is longer than {MAX_BODY} bytes.", "Send fewer rows at a time.")
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _unless_left(work: Awaitable[Any], receive: Receive) -> Any:
+    """Wait for the work; give it up when the caller closes the connection.
+
+    Raises:
+        CallerLeft: The caller did.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(receive())  # after the body there is nothing to receive but the disconnection
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise CallerLeft
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
+
+
+async def _fail(send: Send, error: Exception) -> None:
+    """Answer with what went wrong; what nobody expected is logged with its traceback, and told without."""
+    status, code = next(((s, c) for kind, s, c in _PROBLEMS if isinstance(error, kind)), (500, "INTERNAL_ERROR"))
+    message = str(error) or type(error).__name__
+    if status == 500:
+        log.error("the model failed", exc_info=error)
+        message = f"The model failed: {type(error).__name__}: {error}"
+    headers = ((b"retry-after", b"1"),) if status == 503 else ()
+    await _respond(send, status, _problem(code, message), _JSON, *headers)
+
+
+def _problem(code: str, message: str) -> bytes:
+    return encode({"error_code": code, "message": message})
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*(headers or (_JSON,)), length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,45 @@
+"""Model servers outlive their worker, so that a new worker finds them warm; but not for ever."""
+
+import fcntl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class OrphanGuard:
+    """Calls `on_orphan` once when nobody has held the project's lock for `after_s` seconds.
+
+    Whether somebody does is found out by trying to take the lock, for a moment and shared, so the guards of several
+    servers don't see each other.
+    """
+
+    def __init__(self, lock: Path, on_orphan: Callable[[], None], *, after_s: float = 60, every_s: float = 5) -> None:
+        self._lock = lock
+        self._on_orphan = on_orphan
+        self._after_s = after_s
+        self._every_s = min(every_s, after_s / 2)
+
+    def start(self) -> None:
+        """Watch from a thread that ends with the process."""
+        threading.Thread(target=self._watch, name="orphan-guard", daemon=True).start()
+
+    def _watch(self) -> None:
+        owned = time.monotonic()
+        while time.monotonic() - owned < self._after_s:
+            time.sleep(self._every_s)
+            if held(self._lock):
+                owned = time.monotonic()
+        self._on_orphan()
+
+
+def held(lock: Path) -> bool:
+    """Whether some process holds the lock file; one that isn't there is held by nobody."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
