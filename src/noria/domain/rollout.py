@@ -1,5 +1,6 @@
 """A rollout: a candidate's way from shadow over canary steps to champion, or back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -64,10 +65,13 @@ class Rollout:
         weight: Per cent of the traffic that the candidate answers now.
         started_at: When it began.
         changed_at: When the stage or the step last changed.
-        cursor_us: Outcomes finished before this were counted (microseconds since the epoch).
-        feedback_cursor_us: Feedback received before this was counted.
+        cursor_us: Newest outcome that was looked at (microseconds since the epoch); where to look on from.
+        feedback_cursor_us: Newest feedback that was looked at.
+        seen: `table:spool` → highest sequence number that was counted, so that each row counts once.
         champion: What was seen of the champion since the candidate's stage began.
         candidate: What was seen of the candidate in the current stage and step.
+        champion_weighed: The part of `champion` that the evidence holds already; the rest waits to fill a block.
+        candidate_weighed: The part of `candidate` that the evidence holds already.
         log_e_errors: ln evidence that the candidate fails more often than the champion.
         log_e_wrong: ln evidence that the candidate is wrong more often than the champion.
         log_threshold: ln(2 / alpha): two tests are looked at continuously.
@@ -87,8 +91,11 @@ class Rollout:
     log_threshold: float
     step: int = 0
     weight: int = 0
+    seen: Mapping[str, int] = field(default_factory=dict)
     champion: Arm = field(default_factory=Arm)
     candidate: Arm = field(default_factory=Arm)
+    champion_weighed: Arm = field(default_factory=Arm)
+    candidate_weighed: Arm = field(default_factory=Arm)
     log_e_errors: float = 0.0
     log_e_wrong: float = 0.0
     history: tuple[StageChange, ...] = ()
@@ -103,5 +110,7 @@ class Rollout:
             changed_at=at,
             candidate=Arm(),
             champion=Arm(),
+            candidate_weighed=Arm(),
+            champion_weighed=Arm(),
             history=(*self.history, StageChange(at, stage, weight, reason)),
         )

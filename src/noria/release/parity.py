@@ -1,0 +1,73 @@
+"""The gate that compares groups of people: none may be served much worse, and none may pay for the others' gain."""
+
+import numpy as np
+from scipy.stats import binomtest
+
+from noria.domain.gate import GateResult
+from noria.evaluation.fairness import FairnessTable, assess
+from noria.release.case import Case, Hits, result
+
+
+def groups(case: Case) -> GateResult:
+    """As right for one group as for another, and no group pays for the others' gain.
+
+    The gap between the best and the worst group may not exceed the policy's. A group's loss against the champion
+    counts when it is larger than the policy allows *and* more than chance: the rows of the group on which exactly one
+    of the two was right are a fair coin if the candidate is as good (McNemar's exact test, one-sided, at alpha shared
+    by the groups). Asking each group for proof that it lost nothing would refuse equal candidates for small groups.
+    """
+    rows, rules = case.held_out, case.policy.rules
+    new = assess(rows.labels, case.said.predictions, rows.groups, rules.min_group_rows)
+    numbers = {f"candidate_{key.removeprefix('group_')}": value for key, value in new.numbers().items()}
+    thresholds = {"max_group_loss": rules.max_group_loss, "min_group_rows": rules.min_group_rows, "alpha": rules.alpha}
+    wrong: list[str] = []
+    if rules.max_group_gap is not None:
+        thresholds["max_group_gap"] = rules.max_group_gap
+        wrong += _gap_problems(new, rules.max_group_gap)
+    if case.champion:
+        old = assess(rows.labels, case.champion_said.predictions, rows.groups, rules.min_group_rows)
+        numbers |= {f"champion_{key.removeprefix('group_')}": value for key, value in old.numbers().items()}
+        lost, losses = _losses(case, new, old)
+        wrong += lost
+        numbers |= losses
+    named = f"{len(new.judged)} groups of at least {rules.min_group_rows} rows"
+    says = f"Largest difference in accuracy between {named}: {new.gap:.3f}."
+    return result("groups", not wrong, says if not wrong else f"{'; '.join(wrong)}.", numbers, thresholds)
+
+
+def _gap_problems(table: FairnessTable, allowed: float) -> list[str]:
+    if table.best is None or table.worst is None or len(table.judged) < 2:
+        return [f"The policy limits the gap between groups, but fewer than two have {table.min_rows} held-out rows"]
+    if table.gap <= allowed:
+        return []
+    best, worst = table.best, table.worst
+    return [
+        f"Right in {worst.accuracy:.3f} for group {worst.group} ({worst.rows} rows) but in {best.accuracy:.3f} for "
+        f"{best.group} ({best.rows} rows): a gap of {table.gap:.3f}, where {allowed:g} is allowed"
+    ]
+
+
+def _losses(case: Case, new: FairnessTable, old: FairnessTable) -> tuple[list[str], dict[str, float]]:
+    """What is wrong with any group's loss, and the largest loss with its p-value."""
+    rows, rules = case.held_out, case.policy.rules
+    hits_new, hits_old = case.hits(case.said), case.hits(case.champion_said)
+    named, before = np.asarray(rows.groups, object), {g.group: g.accuracy for g in old.groups}
+    numbers, wrong = {"largest_group_loss": 0.0, "largest_group_loss_p_value": 1.0}, []
+    for group in new.judged:
+        chosen = named == group.group
+        loss = before[group.group] - group.accuracy
+        p_value = _chance_of_loss(hits_new[chosen], hits_old[chosen])
+        if loss > numbers["largest_group_loss"]:
+            numbers |= {"largest_group_loss": loss, "largest_group_loss_p_value": p_value}
+        if loss > rules.max_group_loss and p_value <= rules.alpha / len(new.judged):
+            wrong.append(
+                f"Group {group.group} ({group.rows} rows) falls from {before[group.group]:.3f} to "
+                f"{group.accuracy:.3f} (p = {p_value:.2g}), where a loss of {rules.max_group_loss:g} is allowed"
+            )
+    return wrong, numbers
+
+
+def _chance_of_loss(new: Hits, old: Hits) -> float:
+    """Probability of so many rows lost among those on which one of the two was right, if both are equally good."""
+    lost, won = int(((old == 1) & (new == 0)).sum()), int(((old == 0) & (new == 1)).sum())
+    return float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue) if lost + won else 1.0

@@ -1,0 +1,280 @@
+"""Rollouts: what a passed verdict sets off, and the worker's turn that moves it on.
+
+One rollout an endpoint: a newer candidate that passed its gates against the same champion takes the place of an older
+one that is still on its way, because its verdict is the younger evidence; a queue would promote against a champion
+that the waiting verdict never saw.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import log
+
+from noria.domain.endpoint import Role, Route, Target
+from noria.domain.errors import Conflict, NoriaError, Refused
+from noria.domain.events import GatePassed, RolledBack, VersionPromoted
+from noria.domain.gate import Verdict
+from noria.domain.rollout import Rollout, Stage
+from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
+from noria.release import routes
+from noria.release.account import ACTOR, evidence, under_way
+from noria.release.aliases import Aliases
+from noria.release.manual import Manual
+from noria.release.progress import Decision, Move, advance
+from noria.release.sightings import Sightings
+from noria.settings import Endpoint
+
+_ACTIONS = {
+    Move.STEP: "rollout.stepped",
+    Move.PROMOTE: "version.promoted",
+    Move.ROLL_BACK: "rollout.rolled_back",
+}
+"""What each move is called in the account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Gives passed candidates their traffic, watches them, and takes it away again.
+
+    Attributes:
+        state: Verdicts, routes and rollouts.
+        registry: Models and their aliases.
+        host: Brings candidates up.
+        store: The tables that say how both versions do.
+        clock: Times.
+        endpoint: An endpoint's settings by its name.
+    """
+
+    state: StateStore
+    registry: ModelRegistry
+    host: ModelHost
+    store: RecordStore
+    clock: Clock
+    endpoint: Callable[[str], Endpoint]
+    _watching: dict[str, Sightings] = field(default_factory=dict)
+
+    # --- a verdict passed -------------------------------------------------------------------------------------------
+
+    def begin(self, event: GatePassed, step: Steps) -> None:
+        """Bring the candidate up and start its rollout; an endpoint's first version is champion at once.
+
+        Raises:
+            Refused: The verdict isn't there or hasn't passed.
+        """
+        verdict = self.state.get(Verdict, event.verdict_id)
+        if verdict is None or not verdict.passed:
+            raise Refused(f"Verdict {event.verdict_id} doesn't allow a rollout.", "See noria status for its reasons.")
+        if not step("take the place", self._take_place, verdict.id):
+            return
+        try:
+            url = step("bring up the candidate", self._bring_up, verdict.id)
+        except NoriaError as error:
+            step("give up", self._give_up, verdict.id, str(error))
+            return
+        step("route", self._place, verdict.id, url)
+        step("tell the registry", Aliases(self.state, self.registry).follow, verdict.endpoint)
+
+    def _take_place(self, verdict_id: str) -> bool:
+        """End an older rollout and note the new one as starting; False if there is nothing to do."""
+        verdict = self._verdict(verdict_id)
+        route = self.state.get(Route, verdict.endpoint)
+        if route is None:
+            return True
+        known = self.state.get(Rollout, verdict.id)
+        if known is not None:
+            return known.stage is Stage.STARTING
+        if route.champion.ref == f"{verdict.model}/{verdict.version}":
+            return False
+        older = under_way(self.state, verdict.endpoint)
+        if older is not None:
+            self._supersede(route, older, verdict)
+        with self.state.note() as note:
+            note.put(self._starting(verdict, self.clock.now()))
+        return True
+
+    def _supersede(self, route: Route, older: Rollout, by: Verdict) -> None:
+        why = f"superseded by {by.model}/{by.version}, which passed its gates meanwhile"
+        with self.state.change(
+            ACTOR,
+            "rollout.superseded",
+            f"{older.model}/{older.version}",
+            reason=why,
+            evidence=evidence(older) | {"by": by.id},
+        ) as change:
+            latest = change.get(Rollout, older.id)
+            if latest is not None and not latest.stage.finished:
+                change.put(routes.alone(_route(change, route.endpoint)))
+                change.put(latest.enter(Stage.ROLLED_BACK, self.clock.now(), why, step=latest.step))
+
+    def _bring_up(self, verdict_id: str) -> str:
+        verdict = self._verdict(verdict_id)
+        version, route = self.registry.version(verdict.model, verdict.version), self.state.get(Route, verdict.endpoint)
+        if route is not None and self.host.wire(version) is not route.wire:
+            raise Refused(
+                f"{version.ref} speaks the {self.host.wire(version)} protocol, {route.endpoint} speaks {route.wire}.",
+                "Give it an endpoint of its own.",
+            )
+        return self.host.start(version)
+
+    def _give_up(self, verdict_id: str, problem: str) -> None:
+        verdict, rollout = self._verdict(verdict_id), self.state.get(Rollout, verdict_id)
+        reason = f"its model server did not come up: {problem}"
+        with self.state.change(
+            ACTOR,
+            "rollout.rolled_back",
+            f"{verdict.model}/{verdict.version}",
+            reason=reason,
+            evidence={"verdict": verdict_id},
+        ) as change:
+            if rollout is not None:
+                change.put(rollout.enter(Stage.ROLLED_BACK, self.clock.now(), reason))
+            change.emit(RolledBack(endpoint=verdict.endpoint, rollout_id=verdict_id, reason=reason))
+
+    def _place(self, verdict_id: str, url: str) -> None:
+        """Give the candidate its place in the route: champion of a new endpoint, else shadow."""
+        verdict = self._verdict(verdict_id)
+        route, rollout = self.state.get(Route, verdict.endpoint), self.state.get(Rollout, verdict_id)
+        candidate = _target(verdict, url)
+        if route is None:
+            self._first(verdict, candidate)
+        elif rollout is not None and rollout.stage is Stage.STARTING:
+            reason = f"verdict {verdict.id} allows it; it gets a copy of every request"
+            with self.state.change(
+                ACTOR,
+                "rollout.started",
+                candidate.ref,
+                reason=reason,
+                evidence={"endpoint": verdict.endpoint, "verdict": verdict.id, "champion": route.champion.ref},
+            ) as change:
+                _same(change.get(Rollout, rollout.id), rollout)
+                change.put(routes.shadowed(_route(change, verdict.endpoint), candidate))
+                change.put(rollout.enter(Stage.SHADOW, self.clock.now(), reason))
+
+    def _first(self, verdict: Verdict, champion: Target) -> None:
+        wire = self.host.wire(self.registry.version(verdict.model, verdict.version))
+        with self.state.change(
+            ACTOR,
+            "version.promoted",
+            champion.ref,
+            reason=f"the first version of {verdict.endpoint}",
+            evidence={"endpoint": verdict.endpoint, "verdict": verdict.id, "previous": ""},
+        ) as change:
+            self._install(change, routes.first(verdict.endpoint, wire, champion, verdict.policy_hash))
+
+    def _starting(self, verdict: Verdict, now: datetime) -> Rollout:
+        now_us = self.clock.now_us()
+        return Rollout(
+            id=verdict.id,
+            endpoint=verdict.endpoint,
+            model=verdict.model,
+            version=verdict.version,
+            verdict_id=verdict.id,
+            stage=Stage.STARTING,
+            started_at=now,
+            changed_at=now,
+            cursor_us=now_us,
+            feedback_cursor_us=now_us,
+            log_threshold=log(2 / self.endpoint(verdict.endpoint).rollout.alpha),
+        )
+
+    # --- the worker's turn ------------------------------------------------------------------------------------------
+
+    def tick(self, endpoint: str) -> None:
+        """Look at what both versions did since the last turn, and move the rollout on.
+
+        The registry comes last: the guard must work while it is away.
+        """
+        self._look(endpoint)
+        Aliases(self.state, self.registry).follow(endpoint)
+
+    def _look(self, endpoint: str) -> None:
+        rollout, route = under_way(self.state, endpoint), self.state.get(Route, endpoint)
+        if rollout is None or route is None or rollout.stage is Stage.STARTING:
+            return
+        now, settings = self.clock.now(), self.endpoint(endpoint)
+        sightings = self._watching.pop(rollout.id, None)
+        sightings = sightings or Sightings(self.store, route.champion.ref, settings.timeout)
+        look, looked = sightings.look(rollout, now)
+        moved, decision = advance(looked, look, settings.rollout, now)
+        try:
+            self._commit(rollout, moved, decision)
+        except Conflict:
+            return  # somebody ended it meanwhile: what was counted is forgotten with the transaction
+        if decision.move in (Move.WAIT, Move.STEP):
+            self._watching[rollout.id] = sightings
+
+    def _commit(self, before: Rollout, after: Rollout, decision: Decision) -> None:
+        if after == before:
+            return
+        if decision.move is Move.WAIT:
+            with self.state.note() as note:
+                _same(note.get(Rollout, before.id), before)
+                note.put(after)
+            return
+        with self.state.change(
+            ACTOR,
+            _ACTIONS[decision.move],
+            f"{after.model}/{after.version}",
+            reason=decision.reason,
+            evidence=dict(decision.evidence) | {"endpoint": after.endpoint, "verdict": after.verdict_id},
+        ) as change:
+            _same(change.get(Rollout, before.id), before)
+            change.put(after)
+            self._move(change, _route(change, after.endpoint), after, decision)
+
+    def _move(self, change: Change, route: Route, rollout: Rollout, decision: Decision) -> None:
+        ref = f"{rollout.model}/{rollout.version}"
+        candidate = next(t for t in route.targets if t.ref == ref and t.role is not Role.CHAMPION)
+        match decision.move:
+            case Move.STEP:
+                change.put(routes.shared(route, candidate, decision.weight))
+            case Move.PROMOTE:
+                policy_hash = self._verdict(rollout.verdict_id).policy_hash
+                self._install(change, routes.promoted(route, candidate, policy_hash))
+            case _:
+                change.put(routes.alone(route))
+                change.emit(RolledBack(endpoint=route.endpoint, rollout_id=rollout.id, reason=decision.reason))
+
+    # --- by hand, and by others -------------------------------------------------------------------------------------
+
+    def rollback(self, endpoint: str, actor: str, reason: str) -> Route:
+        """Undo the last change of who answers, now in the registry too; see `Manual.rollback`."""
+        route = Manual(self.state, self.clock, self.host.running).rollback(endpoint, actor, reason)
+        Aliases(self.state, self.registry).follow(endpoint)
+        return route
+
+    def foreign_alias(self, endpoint: str) -> bool:
+        """Put the champion alias back if somebody moved it in the registry; True if somebody had."""
+        return Aliases(self.state, self.registry).restore(endpoint)
+
+    def _install(self, change: Change, route: Route) -> None:
+        """Put a route with a new champion and tell the loop."""
+        champion = route.champion
+        change.put(route)
+        change.emit(
+            VersionPromoted(
+                endpoint=route.endpoint, model=champion.model, version=champion.version, revision=route.revision
+            )
+        )
+
+    def _verdict(self, verdict_id: str) -> Verdict:
+        verdict = self.state.get(Verdict, verdict_id)
+        assert verdict is not None, "verdicts are never deleted"
+        return verdict
+
+
+def _target(verdict: Verdict, url: str) -> Target:
+    return Target(
+        model=verdict.model, version=verdict.version, role=Role.SHADOW, weight=0, url=url, verdict_id=verdict.id
+    )
+
+
+def _route(change: Change, endpoint: str) -> Route:
+    route = change.get(Route, endpoint)
+    assert route is not None, "a route is replaced, never removed"
+    return route
+
+
+def _same(found: Rollout | None, expected: Rollout) -> None:
+    if found != expected:
+        raise Conflict(f"Rollout {expected.id} changed meanwhile.", "Look again.")
