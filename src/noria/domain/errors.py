@@ -126,6 +126,12 @@ class UnknownModel(NoriaError):
     code = "unknown_model"
 
 
+class RegistryUnavailable(NoriaError):
+    """MLflow can't be reached, or refused what it was asked."""
+
+    code = "registry_unavailable"
+
+
 class UntrustedArtifact(NoriaError):
     """A model file could run code when loaded and nobody has said that it is trusted."""
 
