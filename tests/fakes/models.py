@@ -21,8 +21,8 @@ TEXT = [{"type": "string", "required": True}]
 
 def classifier() -> Pipeline:
     """A sentiment classifier that knows nine words."""
-    texts = [f"{word} {n}" for words in WORDS.values() for word in words.split() for n in range(5)]
-    labels = [label for label, words in WORDS.items() for _ in words.split() for _ in range(5)]
+    texts = [f"{word} {n}" for n in range(6) for words in WORDS.values() for word in words.split()]
+    labels = [label for _ in range(6) for label, words in WORDS.items() for _ in words.split()]
     return make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(LogisticRegression(), cv=3)).fit(texts, labels)
 
 

@@ -129,11 +129,16 @@ def _pyfunc(folder: Path, signature: Signature, trust: bool) -> Callable[[Call],
     import mlflow.pyfunc
 
     model = mlflow.pyfunc.load_model(str(folder))
-    shape = shaper(signature)
+    shape = shaper(signature, as_frame=True)
 
     def predict(call: Call) -> Answer:
         params = json.loads(call.params) if call.params else None
-        return Answer(as_list(model.predict(shape(call), params=params)))
+        try:
+            return Answer(as_list(model.predict(shape(call), params=params)))
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise InvalidRequest(error.message, "Send rows that fit the model's signature.") from error
+            raise
 
     return predict
 
@@ -158,9 +163,14 @@ class _Estimator:
         return Answer(predictions, [dict(zip(self._classes, row, strict=True)) for row in rows])
 
 
-def shaper(signature: Signature) -> Callable[[Call], Any]:
-    """The function that turns a call into what a model of that signature takes: texts, a data frame or an array."""
-    if signature.one_text:
+def shaper(signature: Signature, *, as_frame: bool = False) -> Callable[[Call], Any]:
+    """The function that turns a call into what a model of that signature takes: texts, a data frame or an array.
+
+    Args:
+        signature: The model's.
+        as_frame: Whether a lone column of texts has to be a data frame too, as MLflow wants it.
+    """
+    if signature.one_text and not (as_frame and signature.columns):
         name = signature.columns[0][0] if signature.columns else ""
         return lambda call: texts(call, name)
     if signature.columns:
