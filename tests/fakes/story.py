@@ -204,6 +204,14 @@ GROUPS = {
     "rows:apple": 240, "champion:apple": 0.38, "candidate:apple": 0.66,
     "rows:coachella": 31, "champion:coachella": 0.42, "candidate:coachella": 0.61,
 }  # fmt: skip
+ORIGINS = {
+    "baseline_rows": 1200, "baseline_champion_accuracy": 0.795, "baseline_candidate_accuracy": 0.797,
+    "baseline_difference": 0.002, "baseline_difference_low": -0.014, "baseline_difference_high": 0.018,
+    "baseline_log_e": 8.4,
+    "production_rows": 271, "production_champion_accuracy": 0.384, "production_candidate_accuracy": 0.653,
+    "production_difference": 0.269, "production_difference_low": 0.19, "production_difference_high": 0.348,
+    "production_log_e": 21.7,
+}  # fmt: skip
 PASSED = Verdict(
     id="triage/3",
     endpoint="triage",
@@ -214,8 +222,9 @@ PASSED = Verdict(
     policy_hash="cd" * 32,
     results=(
         gate("quality", True, "No worse than triage/1 by more than 0.03: accuracy 0.741 against 0.634 on 1,471 rows.",
-             {"accuracy": 0.741, "champion_accuracy": 0.634, "log_e": 21.7}, {"margin": 0.03, "log_e": 2.996}),
-        gate("fairness", True, "No group lost more than 0.01; the gap between groups fell from 0.42 to 0.14.",
+             {"candidate_accuracy": 0.741, "champion_accuracy": 0.634, "rows": 1471, **ORIGINS},
+             {"margin": 0.03, "alpha": 0.05, "log_e": 2.996}),
+        gate("groups", True, "No group lost more than 0.01; the gap between groups fell from 0.42 to 0.14.",
              {"group_gap": 0.14, "champion_group_gap": 0.42, **GROUPS}, {"max_group_gap": 0.2, "max_group_loss": 0.1}),
         gate("latency", True, "95 of 100 answers took less than 8.1 ms.", {"p95_ms": 8.1}, {"p95_ms": 500}),
         gate("policy", True, "Licence, owner and intended use are given.", {}, {}),
@@ -232,7 +241,7 @@ REFUSED = Verdict(
     results=(
         gate("quality", True, "No worse than triage/1 by more than 0.03.",
              {"accuracy": 0.702, "champion_accuracy": 0.634}, {"margin": 0.03}),
-        gate("fairness", False, "Group united lost 0.31 of accuracy, 0.1 is allowed.",
+        gate("groups", False, "Group united lost 0.31 of accuracy, 0.1 is allowed.",
              {"group_gap": 0.33, "champion_group_gap": 0.12, "largest_loss": 0.31}, {"max_group_loss": 0.1}),
         gate("latency", False, "Could not be measured: the model server did not start.", {}, {"p95_ms": 500}),
     ),
@@ -289,7 +298,7 @@ def drift_rows(windows: int = 24) -> list[dict[str, Any]]:
                     "log_threshold": THRESHOLD,
                     "population_stability_index": 0.02 + 0.03 * slope * changed,
                     "js_distance": 0.04 + 0.02 * slope * changed,
-                    "avg_delta": -0.009 * changed if name == "quality" else None,
+                    "mean": 0.79 - 0.011 * changed if name == "quality" else None,
                 }
             )
     return rows

@@ -19,7 +19,7 @@ from noria.domain.rollout import Rollout
 from noria.domain.run import Run
 from noria.domain.status import AppliedProject, Heartbeat
 from noria.ports import Clock, StateStore
-from noria.settings import Project
+from noria.settings import MonitorName, Project
 
 NEWEST = 20
 """How many runs, rollouts, verdicts and audit events are shown; the store keeps them all."""
@@ -53,7 +53,7 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
     runs = state.find(Run, limit=NEWEST)
     rollouts = state.find(Rollout, limit=NEWEST)
     verdicts = state.find(Verdict, limit=NEWEST)
-    monitors = state.find(MonitorState)
+    monitors = sorted(state.find(MonitorState), key=_order)
     routes = {r.endpoint: r for r in state.find(Route)}
     names = dict.fromkeys([*(project.endpoints if project else ()), *sorted(routes)])
     endpoints = [_endpoint(name, project, routes.get(name), monitors) for name in names]
@@ -150,6 +150,12 @@ def _target(target: Target | None) -> dict[str, Any] | None:
     shown: dict[str, Any] = plain(target)
     del shown["url"]
     return shown
+
+
+def _order(monitor: MonitorState) -> tuple[int, str]:
+    """Monitors stand in the order in which the project file's schema names them."""
+    known = [name.value for name in MonitorName]
+    return (known.index(monitor.monitor) if monitor.monitor in known else len(known), monitor.monitor)
 
 
 def _monitor(monitor: MonitorState) -> dict[str, Any]:

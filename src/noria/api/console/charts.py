@@ -1,0 +1,153 @@
+"""Charts of the drift table, as Vega-Lite specifications and as SVG drawn on the server: no script on the page.
+
+Colours are the page's own CSS variables, so that a chart follows light and dark. Each chart is drawn twice, for wide
+and for narrow screens, because scaled text can't be read on a phone.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from markupsafe import Markup
+
+WIDTHS = {"full": 1040, "half": 470, "narrow": 282}
+"""Of the plot area, in CSS pixels: for a card across the page, for one of two columns, for a phone."""
+FLOOR = -2.0
+"""Evidence below 10^-2 is drawn there: how strongly nothing has changed is of no interest."""
+_COLOURS = {"text": "var(--c1)", "length": "var(--c2)", "prediction": "var(--c3)", "quality": "var(--c4)"}
+_OTHER = "var(--c5)"
+_LN10 = math.log(10)
+
+Spec = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def evidence(rows: Rows) -> Spec | None:
+    """Each monitor's evidence over the windows (log scale) against the line at which it alarms.
+
+    Args:
+        rows: Of the table drift_metrics, of one endpoint.
+
+    Returns:
+        A specification without a width; None if there is nothing to draw.
+    """
+    points = [_point(r, max(r["log_e"] / _LN10, FLOOR)) for r in _against_baseline(rows) if r.get("log_e") is not None]
+    if not points:
+        return None
+    line = max(r["log_threshold"] for r in rows if r.get("log_threshold") is not None) / _LN10
+    top = math.ceil(max(line + 0.5, *(p["value"] for p in points)))
+    label = "datum.value < 0 ? '1/' + format(pow(10, -datum.value), '~s') : format(pow(10, datum.value), '~s')"
+    axis = {"values": _powers(top), "labelExpr": label, "title": None, "grid": True}
+    scale = {"domain": [FLOOR, top], "nice": False}
+    alarm = [
+        {"data": {"values": [{}]}, "mark": {"type": "rule", "color": "var(--alarm)", "strokeDash": [5, 4], "size": 1.5},
+         "encoding": {"y": {"datum": line, "type": "quantitative"}}},
+        {"data": {"values": [{}]},
+         "mark": {"type": "text", "color": "var(--alarm)", "align": "left", "dx": 4, "dy": -9, "fontWeight": 600,
+                  "text": f"alarm at {10**line:,.0f} : 1"},
+         "encoding": {"y": {"datum": line, "type": "quantitative"}, "x": {"value": 0}}},
+    ]  # fmt: skip
+    return _lines(points, {"axis": axis, "scale": scale}, alarm, height=250)
+
+
+def effect(rows: Rows, measure: str) -> Spec | None:
+    """A classic effect size over the windows, one line a monitor; informs and never alarms."""
+    points = [_point(r, r[measure]) for r in _against_baseline(rows) if r.get(measure) is not None]
+    scale = {"zero": True, "nice": True}
+    return (
+        _lines(points, {"axis": {"tickCount": 4, "title": None, "grid": True}, "scale": scale}, [], height=130)
+        if points
+        else None
+    )
+
+
+def accuracy(rows: Rows) -> Spec | None:
+    """Share of right answers among the labelled records of each window; None if no window has any."""
+    points = [
+        {**_point(r, r["mean"]), "monitor": "quality"} for r in rows if r.get("mean") is not None
+    ]  # fmt: skip
+    if not points:
+        return None
+    low = min(0.5, *(p["value"] for p in points))
+    axis = {"format": "%", "tickCount": 5, "title": None, "grid": True}
+    return _lines(points, {"axis": axis, "scale": {"domain": [max(0, low - 0.05), 1]}}, [], height=170)
+
+
+def draw(spec: Spec | None, size: str) -> Markup:
+    """Both drawings of a chart, ready for the page; nothing if there is no chart.
+
+    Rendering needs `vl_convert`, which is imported at the first chart.
+    """
+    if spec is None:
+        return Markup("")
+    text = json.dumps(spec, sort_keys=True)
+    sizes = (size, "narrow")
+    return Markup("").join(Markup('<div class="plot {}">{}</div>').format(s, _svg(text, WIDTHS[s])) for s in sizes)
+
+
+@lru_cache(maxsize=64)
+def _svg(spec: str, width: int) -> Markup:
+    import vl_convert
+
+    sized = {**json.loads(spec), "width": width}
+    return Markup(vl_convert.vegalite_to_svg(sized, allowed_base_urls=[]))  # noqa: S704 - Vega escapes all text
+
+
+def _against_baseline(rows: Rows) -> Iterable[Mapping[str, Any]]:
+    return (r for r in rows if r.get("drift_type", "BASELINE") == "BASELINE")
+
+
+def _point(row: Mapping[str, Any], value: float) -> dict[str, Any]:
+    """A point of a line; a new champion begins a new line."""
+    end = int(row["window"]["end"].timestamp() * 1000)
+    return {"at": end, "monitor": row["monitor"], "version": row.get("model_id") or "", "value": round(value, 6)}
+
+
+def _powers(top: int) -> list[int]:
+    step = max(1, math.ceil((top - FLOOR) / 8))
+    return list(range(int(FLOOR), top + 1, step))
+
+
+def _lines(points: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int) -> Spec:
+    """One line with dots for each monitor and version over time, direct labels at the ends of the lines."""
+    names = sorted({p["monitor"] for p in points}, key=lambda n: (list(_COLOURS).index(n) if n in _COLOURS else 9, n))
+    colours = [_COLOURS.get(n, _OTHER) for n in names]
+    x = {"field": "at", "type": "temporal", "scale": {"type": "utc"},
+         "axis": {"title": None, "format": _clock(points), "tickCount": 5, "labelOverlap": "greedy"}}  # fmt: skip
+    legend = {"orient": "top", "title": None, "symbolType": "stroke"} if len(names) > 1 else None
+    scale = {"domain": names, "range": colours}
+    colour = {"field": "monitor", "type": "nominal", "scale": scale, "legend": legend}
+    value = {"field": "value", "type": "quantitative", **y}
+    marks: Spec = {
+        "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 14, "filled": True}, "interpolate": "linear"},
+        "encoding": {"x": x, "y": value, "color": colour, "detail": {"field": "version", "type": "nominal"}},
+    }
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"values": points},
+        "height": height,
+        "background": None,
+        "padding": 2,
+        "config": _CONFIG,
+        "layer": [*layers, marks],
+    }
+
+
+def _clock(points: list[dict[str, Any]]) -> str:
+    """How moments are written on the axis: with the day where the chart spans more than one."""
+    span_h = (max(p["at"] for p in points) - min(p["at"] for p in points)) / 3_600_000
+    return "%H:%M:%S" if span_h < 0.1 else ("%H:%M" if span_h < 24 else "%-d %b %H:%M")
+
+
+_FONT = "system-ui, sans-serif"
+_CONFIG: Spec = {
+    "font": _FONT,
+    "view": {"stroke": None},
+    "axis": {"labelColor": "var(--muted)", "labelFontSize": 12, "gridColor": "var(--line)", "domain": False,
+             "ticks": False, "labelPadding": 8},
+    "axisX": {"grid": False},
+    "legend": {"labelColor": "var(--ink)", "labelFontSize": 12.5, "symbolStrokeWidth": 3, "offset": 8},
+    "text": {"fontSize": 12},
+}  # fmt: skip
