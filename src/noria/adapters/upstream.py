@@ -52,9 +52,10 @@ class HttpUpstream:
                     parts = urlsplit(url)
                     port = parts.port or (443 if parts.scheme == "https" else 80)
                     _, writer = await asyncio.open_connection(parts.hostname, port)
+                writer.close()
+                await writer.wait_closed()
         except (OSError, TimeoutError):
             return False
-        writer.close()
         return True
 
     async def aclose(self) -> None:

@@ -14,7 +14,7 @@ from noria.domain.errors import InvalidRequest, NoriaError, Overloaded, UnknownE
 from noria.domain.inference import Intent, OutcomeKind
 from noria.serving import bodies, wires
 from noria.serving.calls import Answered, Caller, Order
-from noria.serving.passage import Passage, Passages
+from noria.serving.passage import Passage, Passages, our_fault
 from noria.serving.replies import Reply, judge, passes_on
 from noria.serving.router import Router
 from noria.serving.shadows import Shadows
@@ -178,6 +178,8 @@ class Gateway:
             await passage.end(OutcomeKind.ANSWERED, 200, reply)
         except NoriaError as error:
             return await self._fail(inbound, passage, error, answered)
+        except Exception as error:  # whatever it is, the caller gets an answer and the record its end
+            return await self._fail(inbound, passage, our_fault(error))
         except asyncio.CancelledError:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
@@ -248,6 +250,8 @@ class Gateway:
         except NoriaError as error:
             status, body = self._explain(error, Form.PREDICT)
             await passage.leave(_kind(error), status, Reply(body=body), (error.code,))
+        except Exception as error:  # whatever it is, the record gets its end
+            await passage.leave(OutcomeKind.FAILED, 500, _NOTHING, (our_fault(error).code,))
         except asyncio.CancelledError:
             await passage.leave(OutcomeKind.INTERRUPTED, CALLER_LEFT, _NOTHING)
             raise

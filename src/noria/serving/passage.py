@@ -6,27 +6,18 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
 
-from noria.domain.errors import LogUnavailable
+from noria.domain.errors import LogUnavailable, NoriaError
 from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.ports import Clock
+from noria.serving.recorder import Recorder
 from noria.serving.replies import Reply
 
 log = logging.getLogger(__name__)
 
+TRY_AGAIN_US = 5_000_000
+"""How long a failure to write counts, in microseconds, if nothing else is written."""
 UNRECORDED = 503
 """The status in the metrics for an answer that could not be recorded and so was not given."""
-
-
-class Recorder(Protocol):
-    """What the gateway needs of the log: both return once the entry is on disk, or raise LogUnavailable."""
-
-    async def intent(self, intent: Intent) -> None:
-        """Write an intent."""
-        ...
-
-    async def outcome(self, outcome: Outcome) -> None:
-        """Write an outcome."""
-        ...
 
 
 class Observer(Protocol):
@@ -58,13 +49,14 @@ class Observer(Protocol):
 
 
 class Passages:
-    """Opens passages and knows how many are open."""
+    """Opens passages, knows how many are open, and whether the log takes what they write."""
 
     def __init__(self, recorder: Recorder, observer: Observer, clock: Clock) -> None:
-        self.recorder = recorder
         self.observer = observer
         self.clock = clock
         self.under_way = 0
+        self._recorder = recorder
+        self._refused: tuple[int, str] | None = None
 
     def begin(self, intent: Intent) -> "Passage":
         """A passage for an intent that isn't on disk yet."""
@@ -72,13 +64,35 @@ class Passages:
         self.observer.started(intent.endpoint)
         return Passage(self, intent)
 
+    @property
+    def log_problem(self) -> str:
+        """Why the log took nothing lately; empty if it did, or if it is time to try again."""
+        if self._refused is None or self.clock.now_us() - self._refused[0] > TRY_AGAIN_US:
+            return ""
+        return self._refused[1]
+
+    async def write(self, entry: Intent | Outcome) -> None:
+        """Put an entry on disk, even if the task that waits for it is cancelled meanwhile.
+
+        Raises:
+            LogUnavailable: It could not be written.
+        """
+        try:
+            await _to_the_end(
+                self._recorder.intent(entry) if isinstance(entry, Intent) else self._recorder.outcome(entry)
+            )
+        except LogUnavailable as error:
+            self._refused = (self.clock.now_us(), error.problem)
+            raise
+        self._refused = None
+
 
 class Passage:
     """The life of one record. `end` may be called again, and from more than one place: the first call counts."""
 
     def __init__(self, passages: Passages, intent: Intent) -> None:
         self._all = passages
-        self._on_disk = False
+        self._intended = False
         self._ended = False
         self.intent = intent
         self.ttft_us: int | None = None
@@ -94,7 +108,12 @@ class Passage:
         Raises:
             LogUnavailable: It could not be written.
         """
-        await _to_the_end(self._open())
+        try:
+            await self._all.write(self.intent)
+        except asyncio.CancelledError:
+            self._intended = True
+            raise
+        self._intended = True
 
     async def end(self, kind: OutcomeKind, status: int, reply: Reply, errors: tuple[str, ...] = ()) -> None:
         """Put the outcome on disk, even if the task that asks for it is cancelled meanwhile.
@@ -126,8 +145,8 @@ class Passage:
             errors=errors,
         )
         try:
-            if self._on_disk:
-                await _to_the_end(self._all.recorder.outcome(outcome))
+            if self._intended:
+                await self._all.write(outcome)
         except LogUnavailable:
             outcome = replace(outcome, kind=OutcomeKind.FAILED, status=UNRECORDED)
             raise
@@ -146,10 +165,6 @@ class Passage:
         if self.ttft_us is None:
             self.ttft_us = max(0, self._all.clock.now_us() - self.intent.received_us)
 
-    async def _open(self) -> None:
-        await self._all.recorder.intent(self.intent)
-        self._on_disk = True
-
     def _tell(self, outcome: Outcome) -> None:
         intent = self.intent
         self._all.observer.finished(
@@ -166,13 +181,20 @@ class Passage:
         )
 
 
+def our_fault(error: Exception) -> NoriaError:
+    """What a caller hears of an error that nobody foresaw; our log hears everything."""
+    log.error("an error that nobody foresaw", exc_info=error)
+    return NoriaError("Noria met a fault of its own.", "Its log says more; please report it.")
+
+
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await a write that a cancellation must not cut in two; the cancellation is raised when it is done."""
+    """Await a write that a cancellation must not cut in two; unless the write fails, that is raised afterwards."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
             await asyncio.wait({task})
-        task.exception()  # looked at, so that nobody logs it as never retrieved
+        if (error := task.exception()) is not None:
+            raise error from None
         raise

@@ -8,7 +8,7 @@ from noria.domain.errors import LogUnavailable, NoriaError, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
 from noria.ports import UpstreamReply
 from noria.serving import streams
-from noria.serving.passage import Passage
+from noria.serving.passage import Passage, our_fault
 from noria.serving.replies import Reply, garbage, with_usage
 from noria.serving.streams import DONE, Assembly, Splitter
 from noria.serving.wires import Call
@@ -53,6 +53,10 @@ async def relay(
         if not isinstance(error, LogUnavailable):
             await passage.leave(kind, GIVEN, _reply(assembly), (error.code,))
         yield b"data: " + explain(error) + b"\n\n"
+    except Exception as error:  # whatever it is, the caller hears of it and the record gets its end
+        fault = our_fault(error)
+        await passage.leave(OutcomeKind.FAILED, GIVEN, _reply(assembly), (fault.code,))
+        yield b"data: " + explain(fault) + b"\n\n"
     finally:
         await upstream.chunks.aclose()
 

@@ -1,0 +1,64 @@
+"""One API process: `python -m noria.api --project DIR --fd N --slot api-0`.
+
+It serves on a listening socket that the supervisor owns, so that nobody is refused while a process is replaced. On
+SIGTERM it takes no more connections, finishes what it is answering, and closes its spool. It ends by itself when the
+supervisor is gone.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+from noria import bootstrap
+from noria.api.app import create_app
+from noria.api.process import listener, log_json, server, stop_with_parent
+from noria.domain.errors import NoriaError
+
+log = logging.getLogger("noria.api")
+
+
+def main() -> int:
+    """Serve until told to stop."""
+    parent = os.getppid()
+    options = _options()
+    log_json()
+    try:
+        sock = listener(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
+        parts = bootstrap.api(bootstrap.settings(options.project.resolve()), options.slot)
+    except (NoriaError, OSError) as error:
+        log.error("%s", error)
+        return 1
+    app = create_app(
+        router=parts.router,
+        upstream=parts.upstream,
+        reachable=parts.upstream.reachable,
+        recorder=parts.recorder,
+        state=parts.state,
+        clock=parts.clock,
+        read_drift=parts.read_drift,
+        on_close=parts.close,
+        loopback=ip_address(sock.getsockname()[0]).is_loopback,
+    )
+    serving = server(app)
+    if options.fd is not None:
+        stop_with_parent(serving, parent)
+    serving.run([sock])
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m noria.api", description=__doc__)
+    parser.add_argument("--project", type=Path, required=True, help="folder that holds noria.yaml")
+    parser.add_argument("--slot", default="api-0", help="name of the spool that this process alone writes")
+    parser.add_argument("--fd", type=int, help="listening socket to serve on, inherited from the supervisor")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on without --fd")
+    parser.add_argument("--port", type=int, default=8480, help="port to listen on without --fd")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

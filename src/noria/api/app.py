@@ -1,0 +1,210 @@
+"""The ASGI app: inference and feedback by hand, since every request pays for what stands before them; the rest by
+Starlette. Every response carries x-request-id."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response
+
+from noria.api.console import routes as console_routes
+from noria.api.console.history import ReadDrift
+from noria.api.control import Control
+from noria.api.feedback import FeedbackDesk
+from noria.api.inference import Inference, address
+from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send, respond
+from noria.api.metrics import Metrics
+from noria.api.problems import ForbiddenOrigin, MethodNotAllowed, NotFound, explain
+from noria.domain.errors import NoriaError
+from noria.ports import Clock, StateStore, Upstream
+from noria.serving.calls import PATIENCE_S, Caller
+from noria.serving.gateway import Gateway
+from noria.serving.passage import Passages
+from noria.serving.recorder import Recorder, new_request_id
+from noria.serving.router import Router
+
+REFRESH_S = 0.1
+"""Pause between two looks at the state's revision, in seconds."""
+SHADOWS_S = 5.0
+"""How long the shadows' copies may take at the end, in seconds."""
+
+
+class App:
+    """What uvicorn calls. Built by `create_app`."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        feedback: FeedbackDesk,
+        pages: Starlette,
+        lifetime: "Lifetime",
+        new_id: Callable[[], str],
+        loopback: bool,
+    ) -> None:
+        self._inference = inference
+        self._feedback = feedback
+        self._pages = pages
+        self._lifetime = lifetime
+        self._new_id = new_id
+        self._loopback = loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or begin and end the process's work."""
+        if scope["type"] == "lifespan":
+            await self._lifetime.run(receive, send)
+        elif scope["type"] == "http":
+            request = Request(scope, receive, self._new_id())
+            try:
+                await self._answer(request, scope, receive, send)
+            except CallerLeft:
+                return
+
+    async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._loopback and (error := foreign(request)) is not None:
+            status, body = explain(error)
+            await respond(send, request.id, status, body)
+        elif (found := address(request.path)) is not None:
+            await self._inference.handle(request, *found, send)
+        elif request.path == "/feedback":
+            await self._feedback.handle(request, send)
+        else:
+            await self._pages(scope, receive, _stamped(send, request.id))
+
+
+class Lifetime:
+    """What runs beside the requests: looks at the state for new routes, and in the end closes everything in order."""
+
+    def __init__(self, router: Router, gateway: Gateway, upstream: Upstream, on_close: Callable[[], None]) -> None:
+        self._router = router
+        self._gateway = gateway
+        self._upstream = upstream
+        self._on_close = on_close
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan."""
+        await receive()
+        await asyncio.to_thread(self._router.refresh)
+        refreshing = asyncio.create_task(self._refresh())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        refreshing.cancel()
+        await self._gateway.close(SHADOWS_S)
+        await self._upstream.aclose()
+        await asyncio.to_thread(self._on_close)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await asyncio.to_thread(self._router.refresh)
+
+
+def create_app(
+    *,
+    router: Router,
+    upstream: Upstream,
+    reachable: Callable[[str], Awaitable[bool]],
+    recorder: Recorder,
+    state: StateStore,
+    clock: Clock,
+    read_drift: ReadDrift,
+    on_close: Callable[[], None],
+    loopback: bool = True,
+    jitter: Callable[[], float] = random.random,
+    patience_s: float = PATIENCE_S,
+) -> App:
+    """The app of one API process.
+
+    Args:
+        router: Who answers; refreshed by the app.
+        upstream: Calls model servers; closed by the app.
+        reachable: Whether anything listens at a model server's URL.
+        recorder: Writes the log.
+        state: What the console and `/api/status` show.
+        clock: Where times come from.
+        read_drift: Endpoint → its rows of the table drift_metrics, for the console's charts.
+        on_close: Closes the spool and the state, once nothing writes any more; called in a thread.
+        loopback: Whether we listen on loopback only, so that any other name for us is somebody's trick.
+        jitter: Between 0 and 1, spreads what is sent again.
+        patience_s: How long a request waits for a model server that is being replaced, in seconds.
+    """
+    metrics = Metrics(state, clock)
+    passages = Passages(recorder, metrics, clock)
+    new_id = partial(new_request_id, clock)
+    gateway = Gateway(router, Caller(upstream, router, jitter, patience_s), passages, explain, new_id)
+    control = Control(router, reachable, lambda: passages.log_problem, state, metrics, clock)
+    pages = Starlette(
+        routes=[*control.routes(), *console_routes(state, read_drift, lambda: router.project, clock)],
+        exception_handlers={HTTPException: _on_http, NoriaError: _on_noria},
+    )
+    pages.router.redirect_slashes = False
+    return App(
+        Inference(gateway, router),
+        FeedbackDesk(recorder, router),
+        pages,
+        Lifetime(router, gateway, upstream, on_close),
+        new_id,
+        loopback,
+    )
+
+
+def foreign(request: Request) -> ForbiddenOrigin | None:
+    """Why a request comes from another site's page; None if it doesn't.
+
+    A page that has its own name point to 127.0.0.1 (DNS rebinding) shows that name as Host; a page that posts here
+    across sites shows itself as Origin.
+    """
+    host, origin = request.header(b"host"), request.header(b"origin")
+    if host and not _is_loopback(f"//{host}"):
+        return ForbiddenOrigin(
+            f"Noria listens on loopback only and isn't known as {host[:64]!r}.", "Ask http://127.0.0.1 or localhost."
+        )
+    if origin and not _is_loopback(origin):
+        return ForbiddenOrigin(
+            f"Pages of {origin[:64]!r} may not use Noria from a browser.",
+            "Call it from a program, or from its console.",
+        )
+    return None
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        name = urlsplit(url).hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _stamped(send: Send, request_id: str) -> Send:
+    """A send that adds x-request-id to the response."""
+
+    async def stamped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+        await send(message)
+
+    return stamped
+
+
+def _on_http(request: StarletteRequest, error: Exception) -> Response:
+    """Starlette's own errors, told as ours."""
+    path = request.url.path[:200]
+    allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+    if getattr(error, "status_code", 404) == 405:
+        return _problem(MethodNotAllowed(f"{path} does not take {request.method}.", f"It takes {allowed}."), allowed)
+    return _problem(NotFound(f"Nothing is at {path!r}.", "The console at / shows what there is."))
+
+
+def _on_noria(_request: StarletteRequest, error: Exception) -> Response:
+    return _problem(error if isinstance(error, NoriaError) else NoriaError(str(error)))
+
+
+def _problem(error: NoriaError, allowed: str = "") -> Response:
+    status, body = explain(error)
+    return Response(body, status, {"allow": allowed} if allowed else None, media_type="application/json")

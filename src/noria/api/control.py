@@ -1,0 +1,154 @@
+"""Everything that isn't inference, feedback or the console: probes, the list of models, metrics, the loop's state."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from noria.api.metrics import CONTENT_TYPE, Metrics
+from noria.api.problems import RETRY_AFTER_S, explain
+from noria.api.status import loop_status
+from noria.domain.endpoint import Wire
+from noria.domain.errors import NoriaError, NotReady, UnknownEndpoint
+from noria.ports import Clock, StateStore
+from noria.serving.router import Router
+from noria.serving.wires import Form
+
+_BLANK = b"\n"
+"""What MLflow's probes answer with."""
+
+
+class Control:
+    """Handlers, and the routes that lead to them.
+
+    Args:
+        router: What is in service.
+        reachable: Whether anything listens at a model server's URL.
+        log_problem: Why the log can't be written now; empty if it can.
+        state: What `/api/status` shows.
+        metrics: What `/metrics` shows.
+        clock: For ages.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        reachable: Callable[[str], Awaitable[bool]],
+        log_problem: Callable[[], str],
+        state: StateStore,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._router = router
+        self._reachable = reachable
+        self._log_problem = log_problem
+        self._state = state
+        self._metrics = metrics
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        """Address → handler."""
+        return [
+            Route("/livez", self.livez),
+            Route("/readyz", self.readyz),
+            Route("/ping", self.ping),
+            Route("/health", self.ping),
+            Route("/version", self.mlflow_version),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{id}", self.model),
+            Route("/metrics", self.metrics),
+            Route("/api/status", self.status),
+        ]
+
+    async def livez(self, _request: Request) -> Response:
+        """The process answers."""
+        return _json({"status": "alive"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """200 if every endpoint of the project can answer and be recorded now, else 503 and what is missing."""
+        problems = await self._problems()
+        stale = self._router.stale_since
+        facts = {
+            "revision": self._router.snapshot.revision,
+            "stale_since": stale.isoformat() if stale else None,
+            "endpoints": list(self._router.project.endpoints),
+        }
+        if not problems:
+            return _json({"status": "ready", **facts})
+        error = NotReady("Not every endpoint is ready.", "noria status shows what the loop is doing about it.")
+        shape = msgspec.json.decode(explain(error)[1])
+        body = {"status": "not ready", **shape, "detail": " ".join(problems), "problems": problems, **facts}
+        return _json(body, 503, {"retry-after": RETRY_AFTER_S})
+
+    async def ping(self, _request: Request) -> Response:
+        """MLflow's probe: whether the default endpoint answers."""
+        ready = not await self._problem(self._router.project.default)
+        return Response(_BLANK, 200 if ready else 404, media_type="text/plain")
+
+    async def mlflow_version(self, _request: Request) -> Response:
+        """MLflow's version, which its scoring clients ask for."""
+        try:
+            return Response(version("mlflow"), media_type="text/plain")
+        except PackageNotFoundError:
+            return Response("unknown", 404, media_type="text/plain")
+
+    async def models(self, _request: Request) -> Response:
+        """OpenAI's list: the endpoints that can be chatted with."""
+        return _json({"object": "list", "data": [_model(name) for name in self._chats()]})
+
+    async def model(self, request: Request) -> Response:
+        """One of them."""
+        name = request.path_params["id"]
+        if name in self._chats():
+            return _json(_model(name))
+        error = UnknownEndpoint(f"There is no model named {name[:64]!r}.", f"Known: {', '.join(self._chats())}.")
+        status, body = explain(error, Form.CHAT)
+        return Response(body, status, media_type="application/json")
+
+    async def metrics(self, _request: Request) -> Response:
+        """For Prometheus."""
+        return Response(await asyncio.to_thread(self._metrics.render), headers={"content-type": CONTENT_TYPE})
+
+    async def status(self, _request: Request) -> Response:
+        """The loop at a glance; 503 if the state can't be read."""
+        try:
+            shown = await asyncio.to_thread(loop_status, self._state, self._router.project, self._clock)
+        except NoriaError as error:
+            status, body = explain(NotReady(error.problem, error.remedy))
+            return Response(body, status, {"retry-after": RETRY_AFTER_S}, media_type="application/json")
+        return _json(shown)
+
+    def _chats(self) -> list[str]:
+        """Endpoints in service that speak OpenAI's wire."""
+        snapshot = self._router.snapshot
+        routes = (snapshot.routes.get(name) for name in snapshot.project.endpoints)
+        return [route.endpoint for route in routes if route is not None and route.wire is Wire.OPENAI]
+
+    async def _problems(self) -> list[str]:
+        """Why we aren't ready, in sentences; empty if we are."""
+        found = await asyncio.gather(*(self._problem(name) for name in self._router.project.endpoints))
+        return [problem for problem in (self._log_problem(), *found) if problem]
+
+    async def _problem(self, endpoint: str) -> str:
+        """Why an endpoint can't answer; empty if it can."""
+        try:
+            champion = self._router.route(endpoint).champion
+        except NoriaError as error:
+            return error.problem
+        if not await self._reachable(champion.url):
+            return f"The model server of {endpoint}'s champion {champion.ref} does not answer."
+        return ""
+
+
+def _model(name: str) -> dict[str, Any]:
+    """An endpoint as OpenAI describes a model. `created` is unknown: versions come and go behind an endpoint."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "noria"}
+
+
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")

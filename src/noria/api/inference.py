@@ -1,0 +1,119 @@
+"""The addresses that ask for inference, over HTTP: everything that decides anything is in `serving/gateway`."""
+
+import asyncio
+from contextlib import aclosing
+
+from noria.api.messages import Departure, Request, Send, begin, respond
+from noria.api.problems import RETRY_AFTER_S, MethodNotAllowed, explain
+from noria.domain.errors import NoriaError
+from noria.serving.gateway import Answer, Gateway, Inbound
+from noria.serving.router import Router
+from noria.serving.wires import Form
+
+ADDRESSES = {
+    "/predict": Form.PREDICT,
+    "/invocations": Form.INVOCATIONS,
+    "/v1/chat/completions": Form.CHAT,
+    "/v1/completions": Form.COMPLETIONS,
+    "/v1/embeddings": Form.EMBEDDINGS,
+}
+"""Address → form. The first two mean the default endpoint, the others the one that the body names as its model."""
+NAMED = (
+    ("/predict/", "", Form.PREDICT),
+    ("/endpoints/", "/invocations", Form.INVOCATIONS),
+    ("/serving-endpoints/", "/invocations", Form.INVOCATIONS),
+)
+"""What stands before and after an endpoint's name in an address, and the form."""
+_LONGEST_ID = 200
+
+
+def address(path: str) -> tuple[Form, str] | None:
+    """Form and endpoint (empty if the address names none) of an inference address; None for any other."""
+    if path in ADDRESSES:
+        return ADDRESSES[path], ""
+    for before, after, form in NAMED:
+        if path.startswith(before) and path.endswith(after):
+            name = path[len(before) : len(path) - len(after)]
+            if name and "/" not in name:
+                return form, name
+    return None
+
+
+class Inference:
+    """Answers inference requests.
+
+    Args:
+        gateway: Where they go.
+        router: Says how long a body may be.
+    """
+
+    def __init__(self, gateway: Gateway, router: Router) -> None:
+        self._gateway = gateway
+        self._router = router
+
+    async def handle(self, request: Request, form: Form, endpoint: str, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            CallerLeft: The caller went away in the middle of his request.
+        """
+        if request.method != "POST":
+            error = MethodNotAllowed(f"{request.path} takes POST, not {request.method}.", "POST a JSON body.")
+            status, body = explain(error, form)
+            await respond(send, request.id, status, body, headers=(("allow", "POST"),))
+            return
+        try:
+            body = await request.body(self._router.project.server.max_body_bytes)
+        except NoriaError as error:
+            refused = await self._gateway.refuse(_inbound(request, form, endpoint, b""), error)
+            await _send_whole(send, request.id, refused, (("connection", "close"),))
+            return
+        departure = Departure(request)
+        try:
+            await self._answer(_inbound(request, form, endpoint, body, departure), departure, send)
+        except asyncio.CancelledError:
+            if not departure.absorb():
+                raise
+        finally:
+            departure.stop()
+
+    async def _answer(self, inbound: Inbound, departure: Departure, send: Send) -> None:
+        answer = await self._gateway.answer(inbound)
+        if answer.chunks is None:
+            departure.stop()
+            await _send_whole(send, inbound.request_id, answer)
+            return
+        async with aclosing(answer.chunks) as chunks:
+            headers = (
+                ("content-type", "text/event-stream; charset=utf-8"),
+                ("cache-control", "no-cache"),
+                ("x-noria-version", answer.version),
+            )
+            await begin(send, inbound.request_id, answer.status, headers)
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            departure.stop()
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_whole(send: Send, request_id: str, answer: Answer, more: tuple[tuple[str, str], ...] = ()) -> None:
+    """Send an answer that isn't a stream."""
+    retry_after = answer.retry_after or (RETRY_AFTER_S if answer.status == 503 else "")
+    headers = (("x-noria-version", answer.version), ("retry-after", retry_after), *more)
+    await respond(send, request_id, answer.status, answer.body, headers=headers)
+
+
+def _inbound(request: Request, form: Form, endpoint: str, body: bytes, departure: Departure | None = None) -> Inbound:
+    """The request as the gateway takes it."""
+    client_id = request.header(b"x-client-request-id") or request.header(b"x-request-id")
+    return Inbound(
+        request_id=request.id,
+        form=form,
+        body=body,
+        endpoint=endpoint,
+        content_type=request.header(b"content-type"),
+        session=request.header(b"x-noria-session"),
+        metadata=request.header(b"x-noria-metadata"),
+        client_request_id=client_id[:_LONGEST_ID],
+        left=(lambda: departure.left) if departure is not None else (lambda: True),
+    )

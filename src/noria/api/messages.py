@@ -1,0 +1,163 @@
+"""HTTP messages over bare ASGI: just enough for the hot path, and nothing is read that isn't needed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from noria.api.problems import RequestTimeout
+from noria.domain.errors import RequestTooLarge
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BODY_S = 30.0
+"""How long a request's body may take to arrive, in seconds."""
+DISCARD_S = 5.0
+"""How long we listen to the rest of a body that is too long, in seconds, before we answer."""
+JSON = "application/json"
+
+
+class CallerLeft(Exception):
+    """The caller closed the connection before his request was complete."""
+
+
+class Request:
+    """A request whose body hasn't been read yet.
+
+    Attributes:
+        id: Noria's own id for it; every response carries it as x-request-id.
+        method: Upper case.
+        path: Decoded.
+    """
+
+    __slots__ = ("_headers", "_receive", "id", "method", "path")
+
+    def __init__(self, scope: Scope, receive: Receive, id: str) -> None:
+        self.id = id
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive = receive
+
+    def header(self, name: bytes) -> str:
+        """A header's value, by its lower-case name; empty if it isn't there."""
+        return self._headers.get(name, b"").decode("latin-1")
+
+    async def body(self, most: int) -> bytes:
+        """The whole body.
+
+        Args:
+            most: Bytes to accept; no more than that is ever held.
+
+        Raises:
+            RequestTooLarge: It is longer. What follows has been listened to and forgotten, so that the caller, who may
+                still be sending, gets to hear the answer.
+            RequestTimeout: It did not arrive in time.
+            CallerLeft: The caller is gone.
+        """
+        declared = self.header(b"content-length")
+        try:
+            async with asyncio.timeout(BODY_S):
+                if declared.isdigit() and int(declared) > most:
+                    if self.header(b"expect").lower() != "100-continue":
+                        await self._discard()
+                    raise _too_large(most)
+                return await self._read(most)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"The body did not arrive within {BODY_S:g} seconds.", "Send it again, faster."
+            ) from None
+
+    async def gone(self) -> None:
+        """Return when the caller has closed the connection; to be called once the body is read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _read(self, most: int) -> bytes:
+        first = await self._next()
+        body = first.get("body", b"")
+        if not first.get("more_body", False) and len(body) <= most:
+            return bytes(body)
+        pieces, size, more = [body], len(body), first.get("more_body", False)
+        while more and size <= most:
+            message = await self._next()
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            more = message.get("more_body", False)
+        if size > most:
+            pieces.clear()
+            if more:
+                await self._discard()
+            raise _too_large(most)
+        return b"".join(pieces)
+
+    async def _discard(self) -> None:
+        """Listen to the rest of the body for a while and keep nothing of it."""
+        try:
+            async with asyncio.timeout(DISCARD_S):
+                while (await self._next()).get("more_body", False):
+                    pass
+        except TimeoutError:
+            pass
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        return message
+
+
+class Departure:
+    """Cancels the current task when the caller leaves, until it is told that this doesn't matter any more."""
+
+    def __init__(self, request: Request) -> None:
+        self.left = False
+        self._task = asyncio.current_task()
+        self._watch = asyncio.create_task(self._look(request))
+
+    def stop(self) -> None:
+        """The answer is there: whoever leaves now leaves with it."""
+        self._watch.cancel()
+
+    def absorb(self) -> bool:
+        """After a cancellation: whether it was the caller's leaving, which then counts as dealt with."""
+        if self.left and self._task is not None:
+            self._task.uncancel()
+        return self.left
+
+    async def _look(self, request: Request) -> None:
+        await request.gone()
+        self.left = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def respond(
+    send: Send,
+    request_id: str,
+    status: int,
+    body: bytes,
+    *,
+    content_type: str = JSON,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> None:
+    """Send a whole response; empty header values are left out."""
+    await begin(
+        send, request_id, status, (("content-length", str(len(body))), ("content-type", content_type), *headers)
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def begin(send: Send, request_id: str, status: int, headers: tuple[tuple[str, str], ...]) -> None:
+    """Send a response's status and headers."""
+    pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers if value]
+    pairs.append((b"x-request-id", request_id.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+def _too_large(most: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"The body is longer than {most} bytes.", "Send less, or raise server.max_body_bytes in noria.yaml."
+    )

@@ -1,0 +1,115 @@
+"""A data plane in memory: a gateway with everything around it, and what it left in the log."""
+
+from dataclasses import dataclass, field
+
+from fakes.spool import MemorySpool
+from fakes.state import FakeState
+from fakes.story import PROJECT, StoppedClock
+from fakes.upstream import FakeUpstream, Handler
+from noria.api.problems import explain
+from noria.domain.endpoint import Role, Route, Target, Wire
+from noria.domain.errors import LogUnavailable
+from noria.domain.inference import Intent, Outcome
+from noria.serving.calls import Caller
+from noria.serving.gateway import Gateway, Inbound
+from noria.serving.passage import Passages
+from noria.serving.recorder import Recorder, new_request_id
+from noria.serving.router import Router
+from noria.serving.wires import Form
+
+
+def target(version: str = "1", role: Role = Role.CHAMPION, weight: int = 100, model: str = "triage") -> Target:
+    """A version at an address of its own."""
+    url = f"unix:/{model}-{version}.sock"
+    return Target(model=model, version=version, role=role, weight=weight, url=url, verdict_id=f"v{version}")
+
+
+def route(*targets: Target, endpoint: str = "triage", wire: Wire = Wire.MLFLOW, revision: int = 1) -> Route:
+    """A route, by default to version 1 of the classifier."""
+    return Route(endpoint=endpoint, wire=wire, revision=revision, targets=targets or (target(),), policy_hash="p")
+
+
+TRIAGE = route()
+ASSISTANT = route(target(model="assistant"), endpoint="assistant", wire=Wire.OPENAI)
+
+
+class PartlyFullSpool(MemorySpool):
+    """A log that refuses one kind of entry when it is told so."""
+
+    refuses: type | tuple[type, ...] = ()
+
+    async def append(self, entry) -> int:
+        if isinstance(entry, self.refuses):
+            raise LogUnavailable("The disk is full.", "Free some space.")
+        return await super().append(entry)
+
+
+class Counts:
+    """Metrics that only count."""
+
+    def __init__(self) -> None:
+        self.under_way, self.ended, self.dropped = 0, [], 0
+
+    def started(self, endpoint):
+        self.under_way += 1
+
+    def finished(self, endpoint, model, version, role, outcome, status, *numbers):
+        self.under_way -= 1
+        self.ended.append((endpoint, version, role, outcome, status))
+
+    def shadow_dropped(self, endpoint):
+        self.dropped += 1
+
+
+@dataclass
+class Plane:
+    """A gateway and its surroundings."""
+
+    servers: dict[str, Handler]
+    routes: tuple[Route, ...] = (TRIAGE, ASSISTANT)
+    most_under_way: int = 100
+    patience_s: float = 0.0
+    clock: StoppedClock = field(default_factory=StoppedClock)
+    spool: PartlyFullSpool = field(default_factory=PartlyFullSpool)
+    counts: Counts = field(default_factory=Counts)
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = FakeState(self.clock)
+        self.put(*self.routes)
+        self.upstream = FakeUpstream(self.servers)
+        self.router = Router(self.state, PROJECT, lambda text: PROJECT, self.clock)
+        self.router.refresh()
+        passages = Passages(Recorder(self.spool, {}, self.clock), self.counts, self.clock)
+        caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
+        self.gateway = Gateway(
+            self.router, caller, passages, explain, lambda: new_request_id(self.clock), self.most_under_way
+        )
+
+    def put(self, *routes: Route) -> None:
+        """Bring routes into service."""
+        with self.state.change("noria", "route.changed", "test") as change:
+            for one in routes:
+                change.put(one)
+
+    def inbound(self, form: Form, body: bytes, **more) -> Inbound:
+        """A request with a fresh id."""
+        self.asked += 1
+        return Inbound(request_id=f"{self.asked:032x}", form=form, body=body, **more)
+
+    async def predict(self, body: bytes = b'{"input": "hello"}', **more):
+        """Ask over the lab's wire."""
+        return await self.gateway.answer(self.inbound(Form.PREDICT, body, **more))
+
+    @property
+    def intents(self) -> list[Intent]:
+        return [e for e in self.spool.entries.values() if isinstance(e, Intent)]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [e for e in self.spool.entries.values() if isinstance(e, Outcome)]
+
+    @property
+    def endings(self) -> list[tuple[str, int]]:
+        """Outcome and status of every record, in order."""
+        return [(o.kind.value, o.status) for o in self.outcomes]
