@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from noria.domain.endpoint import Route, Target
+from noria.domain.errors import NoriaError
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
@@ -23,26 +24,34 @@ class Fleet:
     clock: Clock
 
     def reconcile(self) -> None:
-        """Start what is missing (it died, or the machine was restarted), stop what nobody needs."""
+        """Start what is missing (it died, or the machine was restarted), stop what nobody needs.
+
+        Raises:
+            NoriaError: A version can't be brought up; the others were.
+        """
         routes = self.state.find(Route)
         running = self.host.running()
-        for route in routes:
-            self._bring_up(route, running)
+        problems = [problem for route in routes for problem in self._bring_up(route, running)]
         for ref in self.unneeded(routes, running):
             self.host.stop(ref)
+        if problems:
+            raise NoriaError("; ".join(map(str, problems)))
 
-    def _bring_up(self, route: Route, running: Iterable[str]) -> None:
-        urls = {}
+    def _bring_up(self, route: Route, running: Iterable[str]) -> list[NoriaError]:
+        urls, problems = {}, []
         for target in _targets(route):
             if target.ref not in running:
-                version = self.registry.version(target.model, target.version)
-                urls[target.ref] = self.host.start(version)
+                try:
+                    urls[target.ref] = self.host.start(self.registry.version(target.model, target.version))
+                except NoriaError as error:
+                    problems.append(error)
         moved = {ref: url for ref, url in urls.items() if any(t.ref == ref and t.url != url for t in _targets(route))}
         if moved:
             with self.state.note() as note:
                 latest = note.get(Route, route.endpoint)
                 if latest is not None:
                     note.put(_at_new_addresses(latest, moved))
+        return problems
 
     def unneeded(self, routes: Iterable[Route], running: Iterable[str]) -> list[str]:
         """Refs of model servers whose version is decided about and has no place in any route or rollout."""

@@ -16,6 +16,14 @@ ACTOR = "noria"
 """Who asks for a first version."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """What an endpoint without a version was given: `id` is the candidate's event, or `first-run:` and the endpoint."""
+
+    id: str
+    endpoint: str
+
+
 @dataclass(frozen=True, slots=True)
 class FirstVersions:
     """Gives an endpoint without a route its first candidate; the gates decide about it like about any other."""
@@ -25,6 +33,8 @@ class FirstVersions:
     clock: Clock
     resolve_gguf: Callable[[str], Path]
     """`gguf:` of the project file → the file."""
+    write_card: Callable[[str, ModelVersion], None]
+    """Writes the model card of an endpoint's version, which its gates will ask for."""
 
     def ensure(self, project: Project) -> None:
         """Ask for what is missing; an endpoint that has a candidate or a run already is left alone."""
@@ -38,13 +48,17 @@ class FirstVersions:
             self._propose(name, champion)
         elif endpoint.gguf is not None:
             self._propose(name, self._upload(model, endpoint.gguf))
-        elif not self.state.find(Run, endpoint=name, limit=1):
+        else:
+            self._ask_for_a_run(name)
+
+    def _ask_for_a_run(self, endpoint: str) -> None:
+        """Once: a first run that failed is a person's business."""
+        asked = Proposed(id=f"first-run:{endpoint}", endpoint=endpoint)
+        if self.state.get(Proposed, asked.id) is None and not self.state.find(Run, endpoint=endpoint, limit=1):
+            reason = "the endpoint has no version yet"
             with self.state.note() as note:
-                note.emit(
-                    RetrainRequested(
-                        endpoint=name, actor=ACTOR, reason="the endpoint has no version yet", at=self.clock.now()
-                    )
-                )
+                note.put(asked)
+                note.emit(RetrainRequested(endpoint=endpoint, actor=ACTOR, reason=reason, at=self.clock.now()))
 
     def _champion(self, model: str) -> ModelVersion | None:
         try:
@@ -64,6 +78,12 @@ class FirstVersions:
         )
 
     def _propose(self, endpoint: str, version: ModelVersion) -> None:
+        """Hand a version to the gates, once: while they decide, and after they refused it, nothing is told again."""
         event = CandidateRegistered(endpoint=endpoint, model=version.name, version=version.version)
-        with self.state.note() as note:
-            note.emit(event)
+        if self.state.get(Proposed, event.id) is None:
+            self.write_card(endpoint, version)
+            with self.state.change(
+                ACTOR, "candidate.proposed", version.ref, reason="the endpoint has no version yet"
+            ) as change:
+                change.put(Proposed(id=event.id, endpoint=endpoint))
+                change.emit(event)
