@@ -19,6 +19,7 @@ def groups(case: Case) -> GateResult:
     rows, rules = case.held_out, case.policy.rules
     new = assess(rows.labels, case.said.predictions, rows.groups, rules.min_group_rows)
     numbers = {f"candidate_{key.removeprefix('group_')}": value for key, value in new.numbers().items()}
+    numbers |= {f"rows:{g.group}": float(g.rows) for g in new.groups} | _by_group("candidate", new)
     thresholds = {"max_group_loss": rules.max_group_loss, "min_group_rows": rules.min_group_rows, "alpha": rules.alpha}
     wrong: list[str] = []
     if rules.max_group_gap is not None:
@@ -27,12 +28,18 @@ def groups(case: Case) -> GateResult:
     if case.champion:
         old = assess(rows.labels, case.champion_said.predictions, rows.groups, rules.min_group_rows)
         numbers |= {f"champion_{key.removeprefix('group_')}": value for key, value in old.numbers().items()}
+        numbers |= _by_group("champion", old)
         lost, losses = _losses(case, new, old)
         wrong += lost
         numbers |= losses
     named = f"{len(new.judged)} groups of at least {rules.min_group_rows} rows"
     says = f"Largest difference in accuracy between {named}: {new.gap:.3f}."
     return result("groups", not wrong, says if not wrong else f"{'; '.join(wrong)}.", numbers, thresholds)
+
+
+def _by_group(who: str, table: FairnessTable) -> dict[str, float]:
+    """Accuracy of every group, those that are too small to judge included, as `who:group`."""
+    return {f"{who}:{g.group}": g.accuracy for g in table.groups}
 
 
 def _gap_problems(table: FairnessTable, allowed: float) -> list[str]:
