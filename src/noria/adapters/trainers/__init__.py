@@ -1,0 +1,52 @@
+"""Trainers, found by name (entry points `noria.trainers`), and the job that a ComputeEngine runs for them."""
+
+from dataclasses import asdict
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from noria.adapters.mlflow import MlflowRegistry
+from noria.domain.errors import InvalidProject, MissingExtra
+from noria.ports import Trainer, TrainingJob
+
+GROUP = "noria.trainers"
+"""Entry-point group; a plug-in's trainer comes in by the same door as our own."""
+
+
+def train_job(*, trainer: str, artifacts_dir: str, **job: Any) -> dict[str, Any]:
+    """Train, as a job by name: `noria.adapters.trainers:train_job`.
+
+    Args:
+        trainer: Name of the trainer.
+        artifacts_dir: Where artefacts go if MLflow is a database that we open ourselves.
+        job: The fields of a `ports.TrainingJob`.
+
+    Returns:
+        The fields of a `ports.TrainingResult`.
+    """
+    order = TrainingJob(**job)
+    found = load_trainer(trainer)
+    MlflowRegistry(order.tracking_uri, Path(artifacts_dir), order.experiment).prepare()
+    return asdict(found.train(order))
+
+
+def load_trainer(name: str) -> Trainer:
+    """The trainer of that name.
+
+    Raises:
+        InvalidProject: Nobody installed one.
+        MissingExtra: It is installed without something that it needs.
+    """
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in installed:
+        raise InvalidProject(
+            f"No trainer is called {name}.",
+            f"Write one of {', '.join(sorted(installed))} as training.trainer, or install the package that brings it.",
+        )
+    try:
+        trainer: Trainer = installed[name].load()()
+    except ImportError as error:
+        raise MissingExtra(
+            f"The trainer {name} can't be loaded: {error}.", "Install the package that is missing."
+        ) from error
+    return trainer
