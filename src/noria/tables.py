@@ -133,6 +133,7 @@ DRIFT_METRICS = pa.schema(
         ("e_value", pa.float64()),
         ("log_e", pa.float64()),
         ("log_threshold", pa.float64()),
+        ("mean", pa.float64()),  # of the window's values, where they are numbers
     ]
 )
 """One row for each window, monitor and comparison; only the e-value alarms."""

@@ -23,28 +23,36 @@ class WindowClosed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftDetected:
-    """A drift monitor's evidence reached its threshold. `state_id` names the MonitorState."""
+    """A drift monitor's evidence reached its threshold.
+
+    `state_id` names the MonitorState, `since` is its own: a version that becomes champion again is watched anew.
+    """
 
     endpoint: str
     monitor: str
     state_id: str
+    since: datetime | None = None
 
     @property
     def id(self) -> str:
-        return f"drift:{self.state_id}"
+        return f"drift:{self.state_id}" + (f":{self.since.isoformat()}" if self.since else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityDropped:
-    """A quality monitor's evidence reached its threshold. `state_id` names the MonitorState."""
+    """A quality monitor's evidence reached its threshold.
+
+    `state_id` names the MonitorState, `since` is its own: a version that becomes champion again is watched anew.
+    """
 
     endpoint: str
     monitor: str
     state_id: str
+    since: datetime | None = None
 
     @property
     def id(self) -> str:
-        return f"quality:{self.state_id}"
+        return f"quality:{self.state_id}" + (f":{self.since.isoformat()}" if self.since else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

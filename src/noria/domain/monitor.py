@@ -74,6 +74,24 @@ class MonitorState:
         return self.log_e >= self.log_threshold
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowCursor:
+    """How far an endpoint's windows are closed. `id` is the endpoint's name."""
+
+    id: str
+    closed_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowCounts:
+    """The cells of a drift monitor's newest window alone, to compare the next one with. `id` is its state's."""
+
+    id: str
+    endpoint: str
+    window: Window
+    counts: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """A cell, class or bin whose share changed, and examples of what falls into it now."""
