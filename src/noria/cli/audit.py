@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from noria.cli.shared import AsJson, Root, out, print_json, print_table, settings_of
+from noria.cli.shared import AsJson, Root, opened, out, print_json, print_table
 
 audit = typer.Typer(no_args_is_help=True, help="The tamper-evident account of who changed what, and why.")
 
@@ -28,9 +28,7 @@ def show(
     """
     from collections import deque
 
-    from noria import bootstrap
-
-    events = deque(bootstrap.state(settings_of(project)).audit_trail(), maxlen=limit)
+    events = deque(opened(project)[1].audit_trail(), maxlen=limit)
     if json:
         print_json(list(events))
         return
@@ -46,7 +44,6 @@ def verify(project: Root, json: AsJson = False) -> None:
 
     If anything was deleted, altered, inserted or reordered, the exit code is 1 and the place is named.
     """
-    from noria import bootstrap
     from noria.domain.audit import GENESIS, AuditEvent, broken_at
 
     last: list[AuditEvent] = []
@@ -54,7 +51,7 @@ def verify(project: Root, json: AsJson = False) -> None:
 
     def counted() -> Iterator[AuditEvent]:
         nonlocal count
-        for event in bootstrap.state(settings_of(project)).audit_trail():
+        for event in opened(project)[1].audit_trail():
             count += 1
             last[:] = [event]
             yield event

@@ -1,13 +1,12 @@
 """Run the loop and steer it: up, status, apply, retrain, rollback, alerts."""
 
-import hashlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, Yes, actor, console, err, out, print_json, settings_of
+from noria.cli.shared import AsJson, By, Reason, Root, Yes, actor, console, err, opened, out, print_json
 from noria.domain.errors import UnknownEndpoint
 
 if TYPE_CHECKING:
@@ -36,12 +35,13 @@ def up(
 
     Ctrl-C stops them in order.
     """
-    from noria.projectfile import check_files, load_project, read_text
+    from noria import bootstrap
+    from noria.projectfile import check_files, read_text
     from noria.supervisor import Supervisor
 
-    written = load_project(project)
+    written = bootstrap.settings(project)
     check_files(written, read_text(project, "noria.yaml"))
-    settings = settings_of(project)
+    settings = bootstrap.in_service(written, bootstrap.state(written))  # here, before two processes would do it at once
     if written.project != settings.project:
         err("noria.yaml has changed since it was applied; `noria apply` takes the changes into service.")
     server = settings.project.server
@@ -59,18 +59,18 @@ def status(
     """
     from noria.cli.status import look, view
 
-    settings = settings_of(project)
+    settings, state = opened(project)
     if json:
-        print_json(look(settings))
+        print_json(look(settings, state))
     elif watch:
         from rich.live import Live
 
-        with Live(view(look(settings)), console=console(), screen=True, auto_refresh=False) as live:
+        with Live(view(look(settings, state)), console=console(), screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(1)
-                live.update(view(look(settings)), refresh=True)
+                live.update(view(look(settings, state)), refresh=True)
     else:
-        console().print(view(look(settings)))
+        console().print(view(look(settings, state)))
 
 
 def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> None:
@@ -87,18 +87,14 @@ def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> 
     check_files(settings, text)
     state = bootstrap.state(settings)
     before = state.get(AppliedProject, "project")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if before is not None and before.hash == digest:
+    if before is not None and before.text == text:
         out("noria.yaml is in service as it is.")
         return
     changes = diff(before.text, text) if before else "+ everything: this project was never applied"
     out(changes or "only comments and layout change")
     if not yes:
         typer.confirm("Take this into service?", abort=True)
-    who = actor(by)
-    evidence = {"hash": digest, "before": before.hash if before else "", "changes": changes.splitlines()}
-    with state.change(who, "project.applied", settings.project.project, reason=reason, evidence=evidence) as change:
-        change.put(AppliedProject(text=text, hash=digest, applied_at=datetime.now(UTC), actor=who))
+    digest = bootstrap.apply(state, settings, text, actor(by), reason, changes)
     out(
         f"In service since now, as {digest[:12]}."
         + ("" if _is_up(settings) else " Nothing runs: `noria up` starts it.")
@@ -112,18 +108,17 @@ def retrain(
     by: By = "",
 ) -> None:
     """Ask for a run of the training pipeline."""
-    from noria import bootstrap
     from noria.domain.errors import Refused
     from noria.domain.events import RetrainRequested
 
-    settings = settings_of(project)
+    settings, state = opened(project)
     if known(settings, endpoint).training is None:
         raise Refused(
             f"{endpoint} serves a model file and is not trained.",
             f"Add another file with `noria model add {endpoint}`.",
         )
     who = actor(by)
-    with bootstrap.state(settings).change(who, "retrain.requested", endpoint, reason=reason) as change:
+    with state.change(who, "retrain.requested", endpoint, reason=reason) as change:
         change.emit(RetrainRequested(endpoint=endpoint, actor=who, reason=reason, at=datetime.now(UTC)))
     waits = "" if _is_up(settings) else " Nothing runs: it begins with the next `noria up`."
     out(f"A run for {endpoint} is asked for.{waits} `noria status --watch` shows it.")
@@ -141,10 +136,10 @@ def rollback(
     """
     from noria import bootstrap
 
-    settings = settings_of(project)
+    settings, _ = opened(project)
     known(settings, endpoint)
-    route = bootstrap.release(settings).rollback(endpoint, actor(by), reason)
-    out(f"{endpoint} is answered by {route.champion.ref} again.")
+    route = bootstrap.manual(settings).rollback(endpoint, actor(by), reason)
+    out(f"{route.champion.ref} answers all of {endpoint} now.")
 
 
 def alerts_list(
@@ -153,11 +148,10 @@ def alerts_list(
     json: AsJson = False,
 ) -> None:
     """List alerts, newest first."""
-    from noria import bootstrap
     from noria.cli.shared import print_table
     from noria.domain.alert import Alert, AlertState
 
-    found = bootstrap.state(settings_of(project)).find(Alert)
+    found = opened(project)[1].find(Alert)
     rows = [alert for alert in found if every or alert.state is AlertState.FIRING]
     if json:
         print_json(rows)

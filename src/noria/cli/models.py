@@ -1,15 +1,17 @@
 """Model versions, the verdicts about them and their cards."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, actor, console, out, print_json, print_table, settings_of
+from noria.cli.shared import AsJson, By, Reason, Root, actor, console, opened, out, print_json, print_table
 from noria.domain.errors import NoriaError, NotReady, Refused
 
 if TYPE_CHECKING:
     from noria.domain.gate import Verdict
+    from noria.domain.model import ModelVersion
     from noria.ports import StateStore
 
 model = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
@@ -39,46 +41,30 @@ def model_list(project: Root, json: AsJson = False) -> None:
     """
     from noria import bootstrap
 
-    settings = settings_of(project)
+    settings, _ = opened(project)
     registry = bootstrap.registry(settings)
-    rows = []
+    rows: list[tuple[str, ModelVersion, list[str]]] = []
     for endpoint in settings.project.endpoints:
         name = settings.project.model_name(endpoint)
         aliases = registry.aliases(name)
-        rows += [
-            {
-                "endpoint": endpoint,
-                "model": name,
-                "version": v.version,
-                "aliases": sorted(alias for alias, version in aliases.items() if version == v.version),
-                "flavor": v.flavor.value,
-                "licence": v.licence,
-                "created_at": v.created_at,
-                "metrics": dict(v.metrics),
-                "checksum": v.checksum,
-                "source": v.source,
-            }
-            for v in registry.versions(name)
-        ]
+        for found in registry.versions(name):
+            rows.append((endpoint, found, sorted(a for a, version in aliases.items() if version == found.version)))
     if json:
-        print_json(rows)
+        print_json([{"endpoint": endpoint, "aliases": named, **asdict(v)} for endpoint, v, named in rows])
         return
     print_table(
         ("endpoint", "version", "alias", "created", "flavor", "licence", "metrics"),
         [
-            (
-                r["endpoint"],
-                f"{r['model']}/{r['version']}",
-                ", ".join(r["aliases"]),
-                r["created_at"],
-                r["flavor"],
-                r["licence"],
-                " ".join(f"{key}={value:.3g}" for key, value in list(r["metrics"].items())[:4]),
-            )
-            for r in rows
+            (endpoint, v.ref, ", ".join(named), v.created_at, v.flavor.value, v.licence, _metrics(v))
+            for endpoint, v, named in rows
         ],
         "No version is registered yet; `noria up` brings every endpoint its first one.",
     )
+
+
+def _metrics(version: "ModelVersion") -> str:
+    """A version's first metrics."""
+    return " ".join(f"{name}={value:.3g}" for name, value in list(version.metrics.items())[:4])
 
 
 def model_add(
@@ -99,7 +85,7 @@ def model_add(
     from noria.domain.events import CandidateRegistered
     from noria.domain.model import Flavor
 
-    settings = settings_of(project)
+    settings, state = opened(project)
     if known(settings, endpoint).gguf is None:
         raise Refused(f"{endpoint} trains its own model.", f"Ask for a run with `noria retrain {endpoint}`.")
     with file.open("rb") as opened:
@@ -110,7 +96,6 @@ def model_add(
         name, file, flavor=Flavor.GGUF, source=source, licence=licence, tags={"noria.endpoint": endpoint}
     )
     evidence = {"checksum": version.checksum, "licence": licence, "source": source}
-    state = bootstrap.state(settings)
     with state.change(who, "version.registered", version.ref, reason=reason, evidence=evidence) as change:
         change.emit(CandidateRegistered(endpoint=endpoint, model=name, version=version.version))
     out(f"{version.ref} is registered (SHA-256 {version.checksum[:12]}…); its gates are next: `noria status --watch`.")
@@ -118,11 +103,9 @@ def model_add(
 
 def verdict_show(which: Which, project: Root, json: AsJson = False) -> None:
     """Show what each gate found, and against what."""
-    from noria import bootstrap
-
-    found = _verdict(bootstrap.state(settings_of(project)), which)
+    found = _verdict(opened(project)[1], which)
     if json:
-        print_json({**_plain(found), "passed": found.passed, "reasons": found.reasons})
+        print_json({**asdict(found), "passed": found.passed, "reasons": found.reasons})
         return
     decided = "passed" if found.passed else "refused"
     out(
@@ -150,9 +133,9 @@ def verdict_override(
     """
     from noria import bootstrap
 
-    settings = settings_of(project)
-    found = _verdict(bootstrap.state(settings), which)
-    new = bootstrap.release(settings).override(found.id, by, reason)
+    settings, state = opened(project)
+    found = _verdict(state, which)
+    new = bootstrap.manual(settings).override(found.id, by, reason)
     out(f"{new.model}/{new.version} goes to its rollout on {by}'s word ({new.id}).")
 
 
@@ -166,7 +149,7 @@ def card_show(
     from noria import bootstrap
     from noria.cli.loop import known
 
-    settings = settings_of(project)
+    settings, _ = opened(project)
     known(settings, endpoint)
     registry = bootstrap.registry(settings)
     found = registry.version(settings.project.model_name(endpoint), version)
@@ -206,10 +189,3 @@ def _verdict(state: "StateStore", which: str) -> "Verdict":
             f"There is no verdict {which}, and none about an endpoint of that name.", "See `noria status`."
         )
     return found
-
-
-def _plain(found: "Verdict") -> dict[str, object]:
-    """A verdict's fields."""
-    from dataclasses import asdict
-
-    return asdict(found)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.cli.shared import AsJson, Root, err, print_json, print_table, settings_of
+from noria.cli.shared import AsJson, Root, err, opened, print_json, print_table
 from noria.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def tail(
     from noria import bootstrap
     from noria.cli.loop import known
 
-    settings = settings_of(project)
+    settings, _ = opened(project)
     if endpoint:
         known(settings, endpoint)  # so that only a name of the project gets into the SQL
     where = f" WHERE endpoint = '{endpoint}'" if endpoint else ""
@@ -59,7 +59,7 @@ def query(
     """
     from noria import bootstrap
 
-    found = bootstrap.records(settings_of(project)).query(sql)
+    found = bootstrap.records(opened(project)[0]).query(sql)
     _print(found.num_rows, _rows(found.slice(0, limit)), found.column_names, json)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from noria.domain.errors import InvalidProject
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from noria.ports import StateStore
     from noria.settings import Settings
 
 FILE_NAME = "noria.yaml"
@@ -52,11 +54,25 @@ By = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
-def settings_of(root: Path) -> "Settings":
-    """The settings in service: the project as it was applied, or the file if nothing was applied yet."""
-    from noria import bootstrap
+def opened(root: Path) -> tuple["Settings", "StateStore"]:
+    """The project in service (the file, if nothing was applied yet) and its state.
 
-    return bootstrap.settings(root)
+    A file that somebody is in the midst of editing keeps nobody from looking, nor from a rollback.
+
+    Raises:
+        InvalidProject: Nothing was applied yet, and the file is wrong.
+    """
+    from noria import bootstrap
+    from noria.domain.status import AppliedProject
+    from noria.projectfile import parse_project
+    from noria.settings import Project, Settings
+
+    bare = Settings.model_construct(
+        root=root, project=Project.model_construct(project="", endpoints={})
+    )  # enough to find the state
+    state = bootstrap.state(bare)
+    applied = state.get(AppliedProject, "project")
+    return (bootstrap.settings(root) if applied is None else parse_project(applied.text, root)), state
 
 
 def actor(by: str) -> str:
@@ -72,8 +88,9 @@ def actor(by: str) -> str:
 
 
 def out(line: str = "") -> None:
-    """Print a line."""
+    """Print a line, at once: somebody may be waiting for it."""
     sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def err(line: str) -> None:
@@ -117,9 +134,12 @@ def shown(value: Any) -> str:
         return when(value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return str(value)
+    return printable(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+def printable(text: str) -> str:
+    """The text on one line, without the control characters with which a caller could steer our reader's terminal."""
+    return "".join(" " if c in "\r\n\t" else "�" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def when(moment: datetime | str) -> str:

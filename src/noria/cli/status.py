@@ -12,11 +12,12 @@ from rich.text import Text
 
 from noria import bootstrap
 from noria.api.status import loop_status
-from noria.cli.shared import ago, when
+from noria.cli.shared import ago, printable, when
 from noria.projectfile import load_project
 from noria.supervisor import running
 
 if TYPE_CHECKING:
+    from noria.ports import StateStore
     from noria.settings import Settings
 
 BAR = 20
@@ -27,14 +28,14 @@ _LOOK = {"champion": "green", "canary": "yellow", "shadow": "cyan", "previous": 
 Status = Mapping[str, Any]
 
 
-def look(settings: "Settings") -> dict[str, Any]:
+def look(settings: "Settings", state: "StateStore") -> dict[str, Any]:
     """What `GET /api/status` answers, and beside it what only this machine knows.
 
     Returns:
         `loop_status` with two more keys: `up`, where the project runs (None if it doesn't), and `file_changed`, whether
         noria.yaml differs from the project in service (None if it can't be read).
     """
-    found = loop_status(bootstrap.state(settings), settings.project, bootstrap.clock())
+    found = loop_status(state, settings.project, bootstrap.clock())
     up = running(settings.run_dir)
     return {**found, "up": asdict(up) if up else None, "file_changed": _file_changed(settings)}
 
@@ -58,7 +59,8 @@ def _head(status: Status) -> Table:
     """The project, its processes and its log."""
     project, worker, up = status["project"], status["worker"], status["up"]
     grid = _grid()
-    grid.add_row(Text("project", "dim"), Text(project["name"] if project else "not applied yet", "bold"))
+    never = "" if project and project["applied_at"] else "not in service yet"
+    grid.add_row(Text("project", "dim"), Text.assemble((project["name"] if project else "", "bold"), f"  {never}"))
     grid.add_row(
         Text("runs", "dim"),
         Text(f"{up['url']} (process {up['pid']})", "green")
@@ -70,11 +72,13 @@ def _head(status: Status) -> Table:
         grid.add_row(Text("worker", "dim"), Text(f"seen {ago(worker['age_seconds'])}", "green" if alive else "red"))
     grid.add_row(Text("log", "dim"), _log(status))
     for problem in worker["problems"]:
-        grid.add_row(Text("problem", "red"), Text(problem))
+        grid.add_row(Text("problem", "red"), Text(printable(problem)))
     if status["file_changed"] is not False:
         said = "has changed since it was applied" if status["file_changed"] else "can't be read"
         grid.add_row(Text("file", "dim"), Text(f"noria.yaml {said}: `noria apply` shows how", "yellow"))
-    grid.add_row(Text("audit", "dim"), Text(f"{status['audit']['events']} events; `noria audit verify` checks them"))
+    grid.add_row(
+        Text("audit", "dim"), Text(f"{status['audit']['events']} events so far; `noria audit verify` checks them")
+    )
     return grid
 
 
@@ -177,7 +181,7 @@ def _section(title: str, rows: list[tuple[str, str, str, str]]) -> RenderableTyp
         return None
     grid = _grid()
     for word, colour, said, moment in rows:
-        grid.add_row(Text(word, colour), Text(said), Text(moment, "dim"))
+        grid.add_row(Text(word, colour), Text(printable(said)), Text(moment, "dim"))
     return Group(Text(title, "bold"), Padding(grid, (0, 0, 0, 2)))
 
 
