@@ -81,7 +81,7 @@ def _against_champion(case: Case) -> GateResult:
     return result(
         "quality",
         passed,
-        f"{'Not worse' if passed else 'Not shown to be as good'} than {case.champion}: {'; '.join(says)}.",
+        f"{'Not worse than' if passed else 'Not shown to be as good as'} {case.champion}: {'; '.join(says)}.",
         numbers,
         {"margin": rules.margin, "alpha": rules.alpha, "log_e": -log(rules.alpha)},
     )
