@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -41,8 +42,8 @@ class GgufOptions:
     slots: int = 4
 
 
-def serve(options: GgufOptions) -> None:
-    """Serve until SIGTERM or SIGINT, then let answers under way finish.
+def serve(options: GgufOptions, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let answers under way finish; calls `ready` when it listens.
 
     Raises:
         MissingExtra: xllamacpp isn't installed.
@@ -53,6 +54,7 @@ def serve(options: GgufOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     server = start(options)
+    ready()
     stop.wait()
     _forget_address(options.listen)  # no new callers
     deadline = time.monotonic() + DRAIN_S

@@ -52,6 +52,7 @@ class LocalHost:
         download: Where the version's model files are on this machine (`ModelRegistry.download`).
         lock_file: The worker's lock; servers end when nobody has held it for `orphan_after_s` seconds.
         start_timeout_s: Longest time that a start may take.
+        patience_s: How long a server that is there already may be silent before it is replaced.
         drain_s: Longest time that requests under way may take when a server is stopped.
     """
 
@@ -62,6 +63,7 @@ class LocalHost:
         lock_file: Path,
         *,
         start_timeout_s: float = 120,
+        patience_s: float = 30,
         drain_s: float = 30,
         orphan_after_s: float = 60,
     ) -> None:
@@ -69,6 +71,7 @@ class LocalHost:
         self._download = download
         self._lock_file = lock_file
         self._start_timeout_s = start_timeout_s
+        self._patience_s = patience_s
         self._drain_s = drain_s
         self._orphan_after_s = orphan_after_s
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -90,13 +93,13 @@ class LocalHost:
             note = self._note(version.ref)
             if note is not None and self._alive(note):
                 with suppress(NoriaError):
-                    return self._wait(note, 0)
-                self._end(note)
+                    return self._wait(note, 0, self._patience_s)
             log_size = self._make_room(version.ref)
-            return self._wait(self._spawn(version), log_size)
+            return self._wait(self._spawn(version), log_size, self._start_timeout_s)
 
     def running(self) -> Mapping[str, str]:
         """See `ports.ModelHost`."""
+        self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
         return {note.ref: note.url for note in self._notes() if self._alive(note) and answers(note.url)}
 
     def stop(self, ref: str) -> None:
@@ -113,6 +116,10 @@ class LocalHost:
             self._signal(note, signal.SIGTERM)
         for note in notes:
             self.stop(note.ref)
+        for child in self._children.values():  # stopped by another host and not quite gone, or its note is lost
+            child.kill()
+            child.wait()
+        self._children.clear()
 
     # --- one server ---------------------------------------------------------------------------------------------------
 
@@ -148,16 +155,16 @@ class LocalHost:
                 arguments.append("--trust")
         return arguments
 
-    def _wait(self, note: Note, log_size: int) -> str:
-        """The server's URL, once it answers."""
-        deadline = time.monotonic() + self._start_timeout_s
+    def _wait(self, note: Note, log_size: int, timeout_s: float) -> str:
+        """The server's URL, once it answers; one that doesn't is killed."""
+        deadline = time.monotonic() + timeout_s
         while not answers(note.url):
             if not self._alive(note):
                 raise self._failure(note, log_size)
             if time.monotonic() > deadline:
                 self._end(note, drain_s=0)
                 raise NotReady(
-                    f"{note.ref} did not answer within {self._start_timeout_s:.0f} s.",
+                    f"{note.ref} did not answer within {timeout_s:.0f} s.",
                     f"Its log is {self._file(note.ref, 'log')}.",
                 )
             time.sleep(0.02)
@@ -194,11 +201,10 @@ class LocalHost:
                 os.kill(note.pid, number)
 
     def _alive(self, note: Note) -> bool:
-        child = self._children.get(note.pid)
-        if child is not None and child.poll() is not None:
-            del self._children[note.pid]
-            return False
-        return birth(note.pid) == note.born
+        alive = birth(note.pid) == note.born
+        if not alive and (child := self._children.pop(note.pid, None)):
+            child.wait()
+        return alive
 
     # --- the run folder -----------------------------------------------------------------------------------------------
 

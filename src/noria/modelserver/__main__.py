@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from noria.adapters.local import failure_line
@@ -23,8 +24,6 @@ def main() -> int:
         format=f"%(asctime)s {options.name}/{options.version} %(levelname)s %(message)s",
         stream=sys.stderr,
     )
-    if options.project_lock:
-        OrphanGuard(options.project_lock, _drain, after_s=options.orphan_after).start()
     try:
         if options.gguf:
             _serve_gguf(options)
@@ -36,30 +35,37 @@ def main() -> int:
     return 0
 
 
-def _drain() -> None:
-    log.warning("no worker has claimed this server for a while; it ends")
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _serve_mlflow(options: argparse.Namespace) -> None:
     from noria.modelserver.server import serve
 
-    asyncio.run(serve(options.path, options.listen, options.max_batch, options.max_queue, trust=options.trust))
+    ready = partial(_watch, options)
+    batches = (options.max_batch, options.max_queue)
+    asyncio.run(serve(options.path, options.listen, *batches, trust=options.trust, ready=ready))
 
 
 def _serve_gguf(options: argparse.Namespace) -> None:
     from noria.adapters.llamacpp import GgufOptions, serve
 
-    serve(
-        GgufOptions(
-            file=options.gguf,
-            listen=options.listen,
-            name=options.name,
-            context=options.context,
-            threads=options.threads,
-            slots=options.slots,
-        )
+    gguf = GgufOptions(
+        file=options.gguf,
+        listen=options.listen,
+        name=options.name,
+        context=options.context,
+        threads=options.threads,
+        slots=options.slots,
     )
+    serve(gguf, partial(_watch, options))
+
+
+def _watch(options: argparse.Namespace) -> None:
+    """End when the project has no worker for a while."""
+    if options.project_lock:
+        OrphanGuard(options.project_lock, _drain, after_s=options.orphan_after).start()
+
+
+def _drain() -> None:
+    log.warning("no worker has claimed this server for a while; it ends")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -20,8 +21,10 @@ DRAIN_S = 30
 """Longest time that requests under way may take after SIGTERM."""
 
 
-async def serve(path: Path, listen: str, max_batch: int, max_queue: int, *, trust: bool) -> None:
-    """Serve the MLflow model in a folder until SIGTERM or SIGINT.
+async def serve(
+    path: Path, listen: str, max_batch: int, max_queue: int, *, trust: bool, ready: Callable[[], None]
+) -> None:
+    """Serve the MLflow model in a folder until SIGTERM or SIGINT; calls `ready` when it listens.
 
     Raises:
         NoriaError: It can't be loaded, can't answer its own example, or the address is taken.
@@ -32,6 +35,7 @@ async def serve(path: Path, listen: str, max_batch: int, max_queue: int, *, trus
     await warm_up(model, batcher)
     with bind(listen) as listener:
         log.info("ready on %s after %.1f s", listen, time.monotonic() - begun)
+        ready()
         await _listen(App(batcher), listener)
     batcher.close()
 
