@@ -188,21 +188,23 @@ def test_a_child_that_ignores_the_request_to_stop_is_ended_after_its_patience() 
     assert child.stop(0.2, threading.Event()) is False
 
 
-def test_the_next_up_ends_what_a_killed_supervisor_left_running(settings: Settings) -> None:
+def test_the_next_up_ends_what_a_killed_supervisor_left_running_and_nobody_else(settings: Settings) -> None:
     command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
     orphan = subprocess.Popen(command, start_new_session=True)
-    bystander = subprocess.Popen([*command[:-1], "import time;  time.sleep(600)"], start_new_session=True)
+    bystander = subprocess.Popen(command, start_new_session=True)
     file = UpFile(settings.run_dir)
     try:
         file.hold()
-        children = {"worker": orphan.pid, "api-0": bystander.pid}
-        file.write("http://127.0.0.1:1", "", children, {}, {"worker": command, "api-0": command})
+        file.write("http://127.0.0.1:1", "", {"worker": orphan.pid, "api-0": bystander.pid}, {})
+        said = json.loads((settings.run_dir / "up.json").read_text())
+        said["born"]["api-0"] += "1"  # as if the number had gone to another process since
+        (settings.run_dir / "up.json").write_text(json.dumps(said))
         reaper = threading.Thread(target=orphan.wait)
         reaper.start()
         file.end_orphans()
         reaper.join(20)
         assert orphan.returncode == -signal.SIGTERM
-        assert bystander.poll() is None, "a process that only has the same number must be left alone"
+        assert bystander.poll() is None
     finally:
         file.release()
         for process in (orphan, bystander):

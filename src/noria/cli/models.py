@@ -88,8 +88,8 @@ def model_add(
     settings, state = opened(project)
     if known(settings, endpoint).gguf is None:
         raise Refused(f"{endpoint} trains its own model.", f"Ask for a run with `noria retrain {endpoint}`.")
-    with file.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
+    with file.open("rb") as handle:
+        if handle.read(4) != b"GGUF":
             raise Refused(f"{file} isn't a GGUF file.", "Give a model file in llama.cpp's format.")
     name, who = settings.project.model_name(endpoint), actor(by)
     version = bootstrap.registry(settings).register_file(

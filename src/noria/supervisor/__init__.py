@@ -25,7 +25,7 @@ READY_POLL_S = 0.3
 """Pause between two questions whether the API is ready, in seconds."""
 API_DRAIN_S = 30.0
 """How long an API process may finish what it is answering, in seconds."""
-WORKER_STOP_S = 30.0
+WORKER_STOP_S = 45.0
 """How long the worker may ship what is left and stop its model servers, in seconds."""
 MLFLOW_STOP_S = 5.0
 """How long MLflow's server may take to stop, in seconds."""
@@ -134,8 +134,7 @@ class Supervisor:
         """Leave word of who runs where, for `noria status` and for the next `noria up`."""
         children = {child.name: child.pid for child in self.children}
         restarts = {child.name: child.restarts for child in self.children}
-        commands = {child.name: child.command for child in self.children}
-        self._upfile.write(self.url, self._mlflow.url if self._mlflow else "", children, restarts, commands)
+        self._upfile.write(self.url, self._mlflow.url if self._mlflow else "", children, restarts)
 
     def _announce(self) -> None:
         """Say once that the project is up, and until then what it waits for, whenever that changes."""

@@ -4,14 +4,14 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
+from noria.adapters.processes import birth
 from noria.domain.errors import AlreadyRunning, NoriaError
 
 ORPHAN_PATIENCE_S = 15.0
@@ -29,7 +29,7 @@ class Up:
         started_at: Seconds since the epoch.
         children: Name → process id.
         restarts: Name → how often it was started again.
-        commands: Name → its argument list, by which a process is known again.
+        born: Name → when it was born, by which a process is told from a later one with the same id.
     """
 
     pid: int
@@ -38,7 +38,7 @@ class Up:
     started_at: float = 0.0
     children: Mapping[str, int] = field(default_factory=dict)
     restarts: Mapping[str, int] = field(default_factory=dict)
-    commands: Mapping[str, list[str]] = field(default_factory=dict)
+    born: Mapping[str, str] = field(default_factory=dict)
 
 
 class UpFile:
@@ -81,26 +81,12 @@ class UpFile:
             self._lock.close()
             self._lock = None
 
-    def write(
-        self,
-        url: str,
-        mlflow: str,
-        children: Mapping[str, int],
-        restarts: Mapping[str, int],
-        commands: Mapping[str, list[str]],
-    ) -> None:
+    def write(self, url: str, mlflow: str, children: Mapping[str, int], restarts: Mapping[str, int]) -> None:
         """Say where the project is up and which processes it consists of; see `Up`."""
-        said = {
-            "pid": os.getpid(),
-            "url": url,
-            "mlflow": mlflow,
-            "started_at": self._started_at,
-            "children": children,
-            "restarts": restarts,
-            "commands": commands,
-        }
+        born = {name: birth(pid) or "" for name, pid in children.items() if pid}
+        up = Up(os.getpid(), url, mlflow, self._started_at, children, restarts, born)
         draft = self._path.with_suffix(".tmp")
-        draft.write_text(json.dumps(said))
+        draft.write_text(json.dumps(asdict(up)))
         draft.replace(self._path)
 
     def end_orphans(self) -> None:
@@ -108,14 +94,15 @@ class UpFile:
         before = _read(self._path)
         if before is None:
             return
-        orphans = [pid for name, pid in before.children.items() if _command(pid) == before.commands.get(name)]
+        born = {pid: before.born.get(name) for name, pid in before.children.items()}
+        orphans = [pid for pid, at in born.items() if pid and at and birth(pid) == at]
         for number, patience_s in ((signal.SIGTERM, ORPHAN_PATIENCE_S), (signal.SIGKILL, 5.0)):
             for pid in orphans:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
             deadline = time.monotonic() + patience_s
             while orphans and time.monotonic() < deadline:
-                orphans = [pid for pid in orphans if _command(pid)]
+                orphans = [pid for pid in orphans if birth(pid) == born[pid]]
                 time.sleep(0.05)
         self._path.unlink(missing_ok=True)
 
@@ -155,17 +142,3 @@ def _read(path: Path) -> Up | None:
         return Up(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _command(pid: int) -> list[str]:
-    """A process's argument list; empty if there is no such process, or only its exit code is left."""
-    try:
-        parts = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-        return [os.fsdecode(part) for part in parts]
-    except OSError:
-        if Path("/proc/self").exists():
-            return []
-    with suppress(OSError, subprocess.CalledProcessError):
-        shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=True)
-        return shown.stdout.split()
-    return []
