@@ -42,7 +42,7 @@ def test_nothing_is_drawn_from_nothing(rows: list[dict]) -> None:
     assert charts.evidence(rows) is None
     assert charts.effect(rows, "js_distance") is None
     assert charts.accuracy(rows) is None
-    assert charts.draw(None, "full") == ""
+    assert charts.draw(None, "full", "") == ""
 
 
 def test_a_new_champion_begins_a_new_line() -> None:
@@ -63,13 +63,14 @@ def test_accuracy_is_drawn_where_labels_came_in() -> None:
 
 
 def test_a_chart_is_drawn_for_wide_and_for_narrow_screens_in_the_pages_own_colours() -> None:
-    drawn = str(charts.draw(charts.evidence(drift_rows()), "full"))
+    drawn = str(charts.draw(charts.evidence(drift_rows()), "full", "a <b>"))
     wide, narrow = (int(width) for width in re.findall(r'<svg[^>]* width="(\d+)"', drawn))
     assert wide > 1000
     assert narrow < 350
     assert "var(--c1)" in drawn
     assert "var(--alarm)" in drawn
     assert "style=" not in drawn
+    assert drawn.count('role="img" aria-label="a &lt;b&gt;"') == 2
 
 
 def test_names_in_a_chart_are_text() -> None:
@@ -77,7 +78,7 @@ def test_names_in_a_chart_are_text() -> None:
     row = {"window": {"start": start, "end": start + timedelta(minutes=1)}, "monitor": "<img src=x>",
            "drift_type": "BASELINE", "js_distance": 0.1}  # fmt: skip
     other = {**row, "monitor": "b"}
-    drawn = str(charts.draw(charts.effect([row, other], "js_distance"), "half"))
+    drawn = str(charts.draw(charts.effect([row, other], "js_distance"), "half", ""))
     assert "<img" not in drawn
     assert "&lt;img" in drawn
 
@@ -88,3 +89,12 @@ def test_a_span_of_days_is_labelled_with_days() -> None:
     spec = charts.effect(rows, "js_distance")
     assert spec is not None
     assert "%b" in spec["layer"][-1]["encoding"]["x"]["axis"]["format"]
+
+
+def test_a_long_history_is_cut_to_its_newest_windows_and_drawn_without_dots() -> None:
+    short, long = (charts.effect(drift_rows(n), "js_distance") for n in (8, charts.MOST + 50))
+    assert short is not None
+    assert long is not None
+    assert short["layer"][-1]["mark"]["point"]
+    assert long["layer"][-1]["mark"]["point"] is False
+    assert len({p["at"] for p in points(long)}) == charts.MOST

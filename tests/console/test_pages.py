@@ -211,3 +211,15 @@ def test_the_console_starts_without_heavy_imports() -> None:
     code = "import sys, noria.api.console, noria.api.metrics; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not heavy & set(loaded)
+
+
+def test_a_state_that_is_gone_is_said_in_words(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_args, **_more):
+        raise ConnectionError("no database at secret-host")
+
+    monkeypatch.setattr(site.state, "find", gone)
+    reply = site.client.get("/")
+    assert reply.status_code == 503
+    assert "Requests are answered all the same." in reply.text
+    assert "secret-host" not in reply.text
+    assert "default-src 'none'" in reply.headers["content-security-policy"]

@@ -16,6 +16,10 @@ WIDTHS = {"full": 1040, "half": 470, "narrow": 282}
 """Of the plot area, in CSS pixels: for a card across the page, for one of two columns, for a phone."""
 FLOOR = -2.0
 """Evidence below 10^-2 is drawn there: how strongly nothing has changed is of no interest."""
+DOTTED = 16
+"""Lines with more windows than this are drawn without dots."""
+MOST = 400
+"""Windows that are drawn: the newest."""
 _COLOURS = {"text": "var(--c1)", "length": "var(--c2)", "prediction": "var(--c3)", "quality": "var(--c4)"}
 _OTHER = "var(--c5)"
 _LN10 = math.log(10)
@@ -75,8 +79,8 @@ def accuracy(rows: Rows) -> Spec | None:
     return _lines(points, {"axis": axis, "scale": {"domain": [max(0, low - 0.05), 1]}}, [], height=170)
 
 
-def draw(spec: Spec | None, size: str) -> Markup:
-    """Both drawings of a chart, ready for the page; nothing if there is no chart.
+def draw(spec: Spec | None, size: str, title: str) -> Markup:
+    """Both drawings of a chart with their description, ready for the page; nothing if there is no chart.
 
     Rendering needs `vl_convert`, which is imported at the first chart.
     """
@@ -84,7 +88,8 @@ def draw(spec: Spec | None, size: str) -> Markup:
         return Markup("")
     text = json.dumps(spec, sort_keys=True)
     sizes = (size, "narrow")
-    return Markup("").join(Markup('<div class="plot {}">{}</div>').format(s, _svg(text, WIDTHS[s])) for s in sizes)
+    frame = Markup('<div class="plot {}" role="img" aria-label="{}">{}</div>')
+    return Markup("").join(frame.format(s, title, _svg(text, WIDTHS[s])) for s in sizes)
 
 
 @lru_cache(maxsize=64)
@@ -110,8 +115,10 @@ def _powers(top: int) -> list[int]:
     return list(range(int(FLOOR), top + 1, step))
 
 
-def _lines(points: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int) -> Spec:
-    """One line with dots for each monitor and version over time, direct labels at the ends of the lines."""
+def _lines(every: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int) -> Spec:
+    """One line for each monitor and version over the newest windows."""
+    shown = set(sorted({p["at"] for p in every})[-MOST:])
+    points = [p for p in every if p["at"] in shown]
     names = sorted({p["monitor"] for p in points}, key=lambda n: (list(_COLOURS).index(n) if n in _COLOURS else 9, n))
     colours = [_COLOURS.get(n, _OTHER) for n in names]
     x = {"field": "at", "type": "temporal", "scale": {"type": "utc"},
@@ -120,8 +127,9 @@ def _lines(points: list[dict[str, Any]], y: Spec, layers: list[Spec], height: in
     scale = {"domain": names, "range": colours}
     colour = {"field": "monitor", "type": "nominal", "scale": scale, "legend": legend}
     value = {"field": "value", "type": "quantitative", **y}
+    dots = {"size": 14, "filled": True} if len({p["at"] for p in points}) <= DOTTED else False
     marks: Spec = {
-        "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 14, "filled": True}, "interpolate": "linear"},
+        "mark": {"type": "line", "strokeWidth": 2, "point": dots},
         "encoding": {"x": x, "y": value, "color": colour, "detail": {"field": "version", "type": "nominal"}},
     }
     return {
@@ -144,6 +152,7 @@ def _clock(points: list[dict[str, Any]]) -> str:
 _FONT = "system-ui, sans-serif"
 _CONFIG: Spec = {
     "font": _FONT,
+    "aria": False,  # the figure is described as a whole
     "view": {"stroke": None},
     "axis": {"labelColor": "var(--muted)", "labelFontSize": 12, "gridColor": "var(--line)", "domain": False,
              "ticks": False, "labelPadding": 8},

@@ -37,6 +37,10 @@ SECURITY = {
 """On every answer of the console."""
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _AUDIT_PAGE = 100
+_DOWN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"><title>Noria</title>
+</head><body><h1>This page can't be shown now</h1><p>The loop's state can't be read; the log of the API says why.
+Requests are answered all the same. The page tries again by itself.</p></body></html>"""
 
 
 def routes(
@@ -52,15 +56,16 @@ def routes(
         clock: For ages.
     """
     pages = Pages(state, History(read_drift), project, clock)
-    return [
-        Route("/", pages.loop),
-        Route("/endpoints/{name}", pages.endpoint),
-        Route("/runs", pages.runs),
-        Route("/runs/{id:path}", pages.run),
-        Route("/verdicts/{id:path}", pages.verdict),
-        Route("/audit", pages.audit),
-        Route("/console/{file}", pages.file),
-    ]
+    shown = {
+        "/": pages.loop,
+        "/endpoints/{name}": pages.endpoint,
+        "/runs": pages.runs,
+        "/runs/{id:path}": pages.run,
+        "/verdicts/{id:path}": pages.verdict,
+        "/audit": pages.audit,
+        "/console/{file}": pages.file,
+    }
+    return [Route(path, _guarded(page)) for path, page in shown.items()]
 
 
 class Pages:
@@ -191,6 +196,19 @@ class Pages:
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="text/html", headers=headers)
+
+
+def _guarded(page: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """The page; where it can't be shown (the state is gone), a page that says so and tries again."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return page(request)
+        except Exception:  # a caller gets no traceback, the log does
+            log.exception("%s can't be shown", request.url.path)
+            return Response(_DOWN, 503, {**SECURITY, "Retry-After": "5"}, "text/html")
+
+    return answer
 
 
 def _of(verdict: Verdict, run: Run) -> bool:

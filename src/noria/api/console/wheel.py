@@ -66,7 +66,7 @@ def _placed(index: int, count: int, name: str, figure: str, mood: str, href: str
     x, y = _at(angle)
     side = round(math.cos(math.radians(angle)), 3)
     anchor = "middle" if abs(side) < 0.3 and index == 0 else ("start" if side > 0 else "end")
-    away = 46
+    away = 50
     words = {"middle": (x, y - 66), "start": (x + away, y - 4), "end": (x - away, y - 4)}[anchor]
     start, end = _at(angle + _GAP), _at(angle + turn - _GAP)
     arc = f"M{start[0]:.1f} {start[1]:.1f}A{RADIUS} {RADIUS} 0 0 1 {end[0]:.1f} {end[1]:.1f}"
