@@ -115,6 +115,51 @@ class RecordSpool(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """Entries of a spool that can't be read back: numbers `first` to `last`, why, and the bytes that are left."""
+
+    first: int
+    last: int
+    reason: str
+    payload: bytes = b""
+
+
+class SpoolReader(Protocol):
+    """A spool as the worker sees it, in a process of its own."""
+
+    @property
+    def id(self) -> str:
+        """Identity of the spool."""
+        ...
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it was put aside as damaged: nothing will be appended, and its open intents live on in the
+        spool that took its place."""
+        ...
+
+    def written(self) -> int:
+        """The highest sequence number that was ever appended; 0 if none was."""
+        ...
+
+    def read(self, after: int, limit: int) -> Sequence[tuple[int, Entry | Poison]]:
+        """What follows `after`, in order, at most `limit`; empty only at the end. A Poison has its last number.
+
+        Raises:
+            StorageCorrupted: Nothing of the file can be read.
+        """
+        ...
+
+    def trim(self, upto: int) -> None:
+        """Forget entries up to and including that number, as far as they can be dropped in whole groups."""
+        ...
+
+    def retire(self) -> None:
+        """Take a sealed spool whose entries are all shipped out of sight; its file is kept."""
+        ...
+
+
 class RecordStore(Protocol):
     """The tables: inference, feedback, profile_metrics, drift_metrics, dead_letter."""
 

@@ -1,0 +1,128 @@
+"""What an earlier life of a slot has left: requests that nobody will end any more, and damaged files.
+
+The process that opens a slot next ends them; where none comes back, the worker does.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from noria.adapters.spool_file import (
+    QUARANTINE,
+    SlotLock,
+    SpoolFile,
+    exchange,
+    finish_exchange,
+    is_blank,
+    is_damage,
+    pack,
+    read_mark,
+)
+from noria.adapters.spool_reader import Numbered, SpoolReader
+from noria.domain.errors import AlreadyRunning, LogUnavailable, StorageCorrupted
+from noria.domain.inference import Intent, Outcome, OutcomeKind
+from noria.ports import Clock
+
+PROCESS_DIED: Final = "PROCESS_DIED"
+"""Error code of a request whose process died under it."""
+
+_SCAN_ENTRIES: Final = 4096
+
+
+def unavailable(path: Path, error: Exception) -> LogUnavailable:
+    """What callers are told when a spool can't be written."""
+    remedy = "Free space on its disk or let Noria write there; it tries again."
+    return LogUnavailable(f"The spool {path} can't be written: {error}.", remedy)
+
+
+def close_orphans(path: Path, clock: Clock) -> int:
+    """Give every intent that a dead process has left in a spool its outcome.
+
+    Args:
+        path: Spool file; one whose process is alive is left alone.
+        clock: For the time of the outcomes.
+
+    Returns:
+        How many requests were found interrupted.
+
+    Raises:
+        LogUnavailable: The file can't be written.
+    """
+    if path.parent.name == QUARANTINE or not path.exists():
+        return 0
+    try:
+        lock = SlotLock(path, wait_s=0)
+    except AlreadyRunning:
+        return 0
+    except OSError as error:
+        raise unavailable(path, error) from error
+    try:
+        before, _ = _orphans(path)
+        if before:
+            recovered(path, clock.now_us).close()
+        return len(before)
+    except (OSError, sqlite3.Error) as error:
+        raise unavailable(path, error) from error
+    finally:
+        lock.release()
+
+
+def recovered(path: Path, now_us: Callable[[], int]) -> SpoolFile:
+    """Open a slot's file with every request of an earlier life ended; a damaged one is exchanged first."""
+    finish_exchange(path)
+    orphans, damaged = _orphans(path) if path.exists() else ([], False)
+    now = now_us()
+    endings = [pack(_interrupted(intent, now)) for intent in orphans]
+    if damaged:
+        return exchange(path, [*map(pack, orphans), *endings])
+    file = SpoolFile(path)
+    if endings:
+        file.append(endings)
+    return file
+
+
+def _orphans(path: Path) -> tuple[list[Intent], bool]:
+    """Intents without an outcome in a file that nobody appends to, and whether the file is damaged."""
+    noted_id, noted = read_mark(path)
+    if not noted_id and is_blank(path):
+        return [], False
+    try:
+        reader = SpoolReader(path)
+    except StorageCorrupted:
+        return [], True
+    open_: dict[str, Intent] = {}
+    try:
+        written = reader.written()
+        for _, entry in _entries(reader):
+            if isinstance(entry, Intent):
+                open_[entry.request_id] = entry
+            elif isinstance(entry, Outcome):
+                open_.pop(entry.request_id, None)
+        went_back = bool(noted_id) and (noted_id != reader.id or noted > written)
+        return list(open_.values()), reader.damaged or went_back
+    except StorageCorrupted as error:
+        if isinstance(error.__cause__, sqlite3.Error) and not is_damage(error.__cause__):
+            raise error.__cause__ from error
+        return list(open_.values()), True
+    finally:
+        reader.close()
+
+
+def _entries(reader: SpoolReader) -> Iterable[Numbered]:
+    position = 0
+    while found := reader.read(position, _SCAN_ENTRIES):
+        yield from found
+        position = found[-1][0]
+
+
+def _interrupted(intent: Intent, now_us: int) -> Outcome:
+    return Outcome(
+        request_id=intent.request_id,
+        kind=OutcomeKind.INTERRUPTED,
+        status=500,
+        finished_us=now_us,
+        duration_us=max(0, now_us - intent.received_us),
+        response=b"",
+        errors=(PROCESS_DIED,),
+    )
