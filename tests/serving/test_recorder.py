@@ -1,0 +1,111 @@
+"""The recorder: redacted before anything is written, on disk before anybody goes on."""
+
+import uuid
+
+import pytest
+
+from fakes.entries import intent, outcome
+from fakes.spool import MemorySpool
+from fakes.story import StoppedClock
+from noria.domain.errors import LogUnavailable
+from noria.serving import recorder as module
+from noria.serving.recorder import Recorder, new_request_id
+from noria.serving.redaction import Redactor
+from noria.settings import Redaction
+
+MAIL = b'{"input":"write to jo@example.com"}'
+CLEAN = b'{"input":"write to [email]"}'
+
+
+@pytest.fixture
+def spool() -> MemorySpool:
+    return MemorySpool()
+
+
+@pytest.fixture
+def recorder(spool) -> Recorder:
+    redactors = {"triage": Redactor(Redaction), "open": Redactor(())}
+    return Recorder(spool, redactors, StoppedClock())
+
+
+def written(spool: MemorySpool) -> list:
+    return [entry for _, entry in spool.read(0, 100)]
+
+
+async def test_a_request_and_its_answer_are_redacted_and_say_so(recorder, spool):
+    await recorder.intent(intent(1, request=MAIL, metadata={"user": "jo@example.com"}, client_request_id="jo@x.org"))
+    await recorder.outcome(outcome(1, response=MAIL, errors=("SLOW",)))
+    begun, ended = written(spool)
+    assert (begun.request, begun.metadata, begun.client_request_id) == (CLEAN, {"user": "[email]"}, "[email]")
+    assert begun.errors == ("REDACTED_EMAIL",)
+    assert (ended.response, ended.errors) == (CLEAN, ("SLOW", "REDACTED_EMAIL"))
+
+
+async def test_what_needs_no_redaction_is_written_as_it_is(recorder, spool):
+    await recorder.intent(intent(1))
+    await recorder.outcome(outcome(1))
+    assert written(spool) == [intent(1), outcome(1)]
+
+
+async def test_half_a_character_does_not_keep_a_request_off_the_record(recorder, spool):
+    await recorder.intent(intent(1, metadata={"\ud83d": "\ud83d!"}, client_request_id="\udc00"))
+    assert (written(spool)[0].metadata, written(spool)[0].client_request_id) == ({"?": "?!"}, "?")
+
+
+async def test_each_endpoint_is_redacted_as_its_project_file_says(recorder, spool):
+    await recorder.intent(intent(1, endpoint="open", request=MAIL))
+    await recorder.outcome(outcome(1, response=MAIL))
+    assert [written(spool)[0].request, written(spool)[1].response] == [MAIL, MAIL]
+
+
+async def test_an_endpoint_that_nobody_described_is_redacted_most_strictly(recorder, spool):
+    await recorder.intent(intent(1, endpoint="new", request=MAIL))
+    await recorder.outcome(outcome(2, response=MAIL))
+    assert [written(spool)[0].request, written(spool)[1].response] == [CLEAN, CLEAN]
+
+
+async def test_a_long_body_is_redacted_too(recorder, spool):
+    body = b'{"input":"' + b"x" * module._THREAD_BYTES + b' jo@example.com"}'
+    await recorder.intent(intent(1, request=body))
+    assert written(spool)[0].request.endswith(b"x [email]" + b'"}')
+
+
+async def test_feedback_is_redacted_and_gets_an_identity_and_a_time(recorder, spool):
+    said = await recorder.feedback(request_id="r", endpoint="triage", label="positive", comment="call +49 30 901820")
+    assert written(spool) == [said]
+    assert (said.label, said.comment, said.source) == ("positive", "call [phone]", "human")
+    assert said.received_us == StoppedClock().now_us()
+    assert len(said.feedback_id) == 32
+
+
+async def test_feedback_that_is_repeated_keeps_the_callers_identity(recorder, spool):
+    for _ in range(2):
+        await recorder.feedback(request_id="r", endpoint="triage", score=1.0, feedback_id="mine")
+    assert [said.feedback_id for said in written(spool)] == ["mine", "mine"]
+
+
+async def test_without_a_log_there_is_no_answer(recorder, spool):
+    await recorder.intent(intent(1))
+    spool.full = True
+    with pytest.raises(LogUnavailable):
+        await recorder.intent(intent(2))
+    with pytest.raises(LogUnavailable):
+        await recorder.outcome(outcome(1))
+    with pytest.raises(LogUnavailable):
+        await recorder.feedback(request_id="r", endpoint="triage", score=1.0)
+
+
+def test_request_ids_are_version_7_uuids_that_sort_by_time():
+    clock = StoppedClock()
+    ids = []
+    for _ in range(1000):
+        clock.at = clock.at.replace(microsecond=(clock.at.microsecond + 1) % 1_000_000)
+        ids.append(new_request_id(clock))
+    assert ids == sorted(ids)
+    assert {uuid.UUID(each).version for each in ids} == {7}
+    assert {uuid.UUID(each).variant for each in ids} == {uuid.RFC_4122}
+    assert int(ids[-1][:12], 16) == clock.now_us() // 1000
+
+
+def test_request_ids_of_one_moment_differ():
+    assert len({new_request_id(StoppedClock()) for _ in range(1000)}) == 1000
