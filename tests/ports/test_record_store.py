@@ -1,0 +1,265 @@
+"""What every record store does, and what the real one does besides."""
+
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+
+import deltalake
+import pyarrow as pa
+import pytest
+
+from fakes.records import MemoryRecords
+from noria.adapters import delta
+from noria.adapters.delta import DeltaStore
+from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
+from noria.tables import INFERENCE, PROFILE_METRICS, SCHEMAS
+
+NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["delta", "memory"])
+def store(request, tmp_path):
+    return DeltaStore(tmp_path / "tables") if request.param == "delta" else MemoryRecords()
+
+
+@pytest.fixture
+def real(tmp_path) -> DeltaStore:
+    return DeltaStore(tmp_path / "tables")
+
+
+def requests(*hours: float, endpoint: str = "triage") -> pa.Table:
+    """Rows of the inference table at so many hours after noon."""
+    times = [NOON + timedelta(hours=hour) for hour in hours]
+    rows = [
+        {"databricks_request_id": f"{hour}", "endpoint": endpoint, "request_time": time, "request_date": time.date()}
+        | {"metadata": [("group", "united")], "logging_error_codes": ["X"]}
+        for hour, time in zip(hours, times, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=INFERENCE)
+
+
+def ids(table: pa.Table) -> list[str]:
+    return sorted(table["databricks_request_id"].to_pylist())
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_an_absent_table_is_an_empty_one(store, table):
+    assert store.scan(table).schema.equals(SCHEMAS[table])
+    assert store.scan(table).num_rows == 0
+    assert store.snapshot(table) == -1
+    assert store.last_version(table, "a") == 0
+
+
+def test_a_version_is_written_once(store):
+    assert store.append("inference", requests(0), "a", 10) is True
+    assert store.append("inference", requests(0), "a", 10) is False
+    assert store.append("inference", requests(0), "a", 9) is False
+    assert store.append("inference", requests(1), "a", 11) is True
+    assert ids(store.scan("inference")) == ["0", "1"]
+
+
+def test_applications_and_tables_count_their_versions_apart(store):
+    store.append("inference", requests(0), "a", 10)
+    store.append("inference", requests(1), "b", 3)
+    versions = [store.last_version("inference", app) for app in ("a", "b", "c")]
+    assert versions == [10, 3, 0]
+    assert store.last_version("feedback", "a") == 0
+
+
+def test_rows_come_back_as_they_went_in(store):
+    rows = requests(0, 1.5)
+    store.append("inference", rows, "a", 1)
+    assert store.scan("inference").sort_by("request_time").equals(rows)
+
+
+def test_a_scan_filters_by_endpoint_and_by_time_with_the_end_left_out(store):
+    store.append("inference", requests(0, 12, 13, 36), "a", 1)
+    store.append("inference", requests(1, 14, endpoint="assistant"), "b", 1)
+    later = NOON + timedelta(hours=12)
+    assert ids(store.scan("inference", endpoint="assistant")) == ["1", "14"]
+    assert ids(store.scan("inference", since=later)) == ["12", "13", "14", "36"]
+    assert ids(store.scan("inference", until=later)) == ["0", "1"]
+    assert ids(store.scan("inference", endpoint="triage", since=later, until=NOON + timedelta(hours=36))) == [
+        "12",
+        "13",
+    ]
+
+
+def test_a_scan_reads_the_columns_that_are_asked_for(store):
+    store.append("inference", requests(0), "a", 1)
+    assert store.scan("inference", columns=["endpoint", "sequence"]).column_names == ["endpoint", "sequence"]
+
+
+def test_a_time_zone_is_understood(store):
+    store.append("inference", requests(0, 1), "a", 1)
+    east = (NOON + timedelta(hours=1)).astimezone(timezone(timedelta(hours=14)))
+    assert ids(store.scan("inference", since=east)) == ["1"]
+    assert ids(store.scan("inference", until=east)) == ["0"]
+
+
+def test_windows_are_found_by_their_start(store):
+    window = {"start": NOON, "end": NOON + timedelta(hours=1)}
+    store.append("profile_metrics", pa.Table.from_pylist([{"window": window}], schema=PROFILE_METRICS), "a", 1)
+    assert store.scan("profile_metrics", since=NOON).num_rows == 1
+    assert store.scan("profile_metrics", until=NOON).num_rows == 0
+
+
+def test_a_snapshot_stays_as_it_was(store):
+    store.append("inference", requests(0), "a", 1)
+    before = store.snapshot("inference")
+    store.append("inference", requests(1), "a", 2)
+    assert ids(store.scan("inference", snapshot=before)) == ["0"]
+    assert store.snapshot("inference") > before
+
+
+def test_an_unknown_snapshot_or_table_is_refused(store):
+    store.append("inference", requests(0), "a", 1)
+    with pytest.raises(InvalidRequest):
+        store.scan("inference", snapshot=99)
+    with pytest.raises(InvalidRequest):
+        store.snapshot("secrets")
+
+
+def test_sql_sees_every_table_under_its_name(store):
+    store.append("inference", requests(0, 1), "a", 1)
+    sql = "SELECT i.endpoint, count(*) AS n, count(f.label) AS labels FROM inference i LEFT JOIN feedback f"
+    sql += " ON f.request_id = i.databricks_request_id WHERE i.request_time > '2025-01-01T12:30:00Z' GROUP BY 1"
+    result = store.query(sql)
+    assert result.to_pylist() == [{"endpoint": "triage", "n": 1, "labels": 0}]
+    assert result.schema.field("endpoint").type == pa.string()
+
+
+def test_sql_gives_nested_columns_in_ordinary_types(store):
+    store.append("inference", requests(0), "a", 1)
+    result = store.query("SELECT * FROM inference")
+    assert result.schema.types == INFERENCE.types
+    assert result.to_pylist()[0]["metadata"] == [("group", "united")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE inference",
+        "SELECT 1; DROP TABLE inference",
+        "COPY inference TO '/tmp/stolen'",
+        "WITH a AS (SELECT * FROM inference) INSERT INTO inference SELECT * FROM a",
+        "SELECT 1 /* ' */; DELETE FROM inference -- '",
+        "",
+    ],
+)
+def test_sql_that_changes_anything_is_refused(store, sql):
+    with pytest.raises(InvalidRequest, match="Only one query that reads"):
+        store.query(sql)
+
+
+def test_words_inside_quotes_change_nothing(store):
+    assert store.query("SELECT 'drop; delete' AS \"insert\"").to_pylist() == [{"insert": "drop; delete"}]
+
+
+@pytest.mark.parametrize("sql", ["SELECT nothing FROM inference", "SELECT FROM WHERE", "SELECT * FROM secrets"])
+def test_sql_that_is_wrong_says_what(store, sql):
+    with pytest.raises(InvalidRequest, match="can't be run"):
+        store.query(sql)
+
+
+# --- the real one ---
+
+
+def test_of_two_writers_with_the_same_batch_one_writes(real):
+    real.append("inference", requests(0), "other", 1)
+    begin, results = threading.Barrier(4), []
+
+    def write():
+        begin.wait()
+        results.append(real.append("inference", requests(1), "a", 7))
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [False, False, False, True]
+    assert ids(real.scan("inference")) == ["0", "1"]
+
+
+def test_a_writer_that_slips_in_between_look_and_write_makes_no_double(real, monkeypatch):
+    real.append("inference", requests(0), "a", 1)
+    write, slipped = deltalake.write_deltalake, []
+
+    def slow(handle, rows, **options):
+        if not slipped:
+            slipped.append(True)
+            assert real.append("inference", requests(1), "a", 2)
+        write(handle, rows, **options)
+
+    monkeypatch.setattr(delta, "write_deltalake", slow)
+    assert real.append("inference", requests(1), "a", 2) is False
+    assert ids(real.scan("inference")) == ["0", "1"]
+
+
+def test_a_writer_that_never_gets_through_says_so(real, monkeypatch):
+    def busy(*_, **__):
+        raise deltalake.exceptions.CommitFailedError("somebody was faster")
+
+    monkeypatch.setattr(delta, "write_deltalake", busy)
+    with pytest.raises(Conflict):
+        real.append("inference", requests(0), "a", 1)
+
+
+def test_different_writers_do_not_disturb_one_another(real):
+    begin = threading.Barrier(3)
+
+    def write(app):
+        begin.wait()
+        for version in range(1, 6):
+            real.append("inference", requests(version), app, version)
+
+    threads = [threading.Thread(target=write, args=(app,)) for app in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids(real.scan("inference"))) == 15
+
+
+def test_small_files_are_put_together_and_nothing_changes_for_readers(real):
+    for version in range(1, 21):
+        real.append("inference", requests(version % 3), "a", version)
+    before = ids(real.scan("inference"))
+    old = real.snapshot("inference")
+    done = real.optimize("inference")
+    assert done == {"files": 20, "compacted": 20, "deleted": 0}
+    assert ids(real.scan("inference")) == before
+    assert ids(real.scan("inference", snapshot=old)) == before
+    assert real.append("inference", requests(9), "a", 20) is False
+    assert real.optimize("inference")["compacted"] == 0
+
+
+def test_files_that_no_snapshot_needs_are_deleted_after_their_time(real):
+    for version in range(1, 21):
+        real.append("inference", requests(0), "a", version)
+    assert real.optimize("inference", retention=timedelta(0))["deleted"] == 20
+    assert len(ids(real.scan("inference"))) == 20
+
+
+def test_an_absent_table_needs_no_care(real):
+    assert real.optimize("feedback") == {"files": 0, "compacted": 0, "deleted": 0}
+
+
+def test_days_are_folders(real, tmp_path):
+    real.append("inference", requests(0, 24), "a", 1)
+    folders = {path.name for path in (tmp_path / "tables" / "inference").iterdir()}
+    assert folders == {"_delta_log", "request_date=2025-01-01", "request_date=2025-01-02"}
+
+
+def test_a_table_without_its_log_is_said_plainly(real, tmp_path):
+    real.append("inference", requests(0), "a", 1)
+    real.append("inference", requests(1), "a", 2)
+    (tmp_path / "tables" / "inference" / "_delta_log" / f"{0:020d}.json").write_text("garbage")
+    with pytest.raises(StorageCorrupted, match="inference can't be opened"):
+        real.scan("inference")
+
+
+def test_a_place_that_cannot_be_written_is_said_plainly(tmp_path):
+    (tmp_path / "tables").write_text("not a folder")
+    with pytest.raises((LogUnavailable, StorageCorrupted)):
+        DeltaStore(tmp_path / "tables").append("inference", requests(0), "a", 1)
