@@ -1,15 +1,11 @@
 """What all tests share: a quiet environment, a project to work in, and an honest count of what was skipped."""
 
 import os
-import shutil
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def pytest_configure() -> None:
@@ -29,15 +25,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"skipped: {sum(reasons.values())}")
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"  {count:4} {reason}")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of a Chromium; without one the test is skipped."""
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium here (make test installs one where it may: apt-get install chromium)")
-    return found
 
 
 @pytest.fixture

@@ -156,3 +156,26 @@ def test_every_how_to_is_in_the_list() -> None:
     folder = ROOT / "docs" / "how-to"
     listed = set(re.findall(r"\(([a-z-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
     assert listed == {page.name for page in folder.glob("*.md")} - {"README.md"}
+
+
+def strings_in(path: Path) -> Iterator[str]:
+    """Every string of a Python file, docstrings too; the whole text of a template."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield text
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_command_that_a_message_names_exists() -> None:
+    known = set(command_tree().commands) | {"--project"}
+    sources = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".j2", ".yaml")]
+    named = {
+        (name_of(path), word)
+        for path in sources
+        for text in strings_in(path)
+        for word in re.findall(r"(?<![./\w-])noria (-?-?[a-z]+)", text)
+    }
+    assert {(where, word) for where, word in named if word not in known} == set()
