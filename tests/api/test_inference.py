@@ -49,10 +49,10 @@ async def test_every_address_answers_and_leaves_a_record_under_the_id_that_it_gi
 
 
 async def test_headers_say_who_asks_and_what_about(site):
-    headers = {"x-client-request-id": "mine", "x-noria-metadata": '{"group": "north"}', "x-noria-session": "s1"}
+    headers = {"x-client-request-id": "mine", "x-noria-metadata": '{"group": "nørd"}', "x-noria-session": "s1"}
     await site.post("/predict", {"input": "a", "metadata": {"user": "u"}}, headers=headers)
     assert site.intents[0].client_request_id == "mine"
-    assert site.intents[0].metadata == {"group": "north", "user": "u"}
+    assert site.intents[0].metadata == {"group": "nørd", "user": "u"}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,7 @@ async def test_headers_say_who_asks_and_what_about(site):
         (b"[" * 1500, JSON, 400, "invalid_request"),
         (b'{"input": "a", "metadata": 1}', JSON, 400, "invalid_request"),
         (b'{"input": "a"}', {**JSON, "x-noria-metadata": "nope"}, 400, "invalid_request"),
+        (b'{"input": "a"}', {**JSON, "content-encoding": "gzip"}, 415, "unsupported_media"),
         (b'{"input": "a"}', {"content-type": "application/xml"}, 415, "unsupported_media"),
         (b'{"input": "a"}', {"content-type": "application/x-www-form-urlencoded"}, 415, "unsupported_media"),
         (b'{"input": "a"}', {"content-type": "application/json; charset=utf-16"}, 415, "unsupported_media"),

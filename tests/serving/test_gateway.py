@@ -373,7 +373,7 @@ async def test_whoever_names_himself_stays_with_one_version_however_he_does_it()
         {"body": b'{"input": "a", "metadata": {"user": "u7"}}', "session": "other"},
         {"body": b'{"input": "a", "metadata": {"conversation": "u7"}}'},
         {"body": b'{"input": "a"}', "session": "u7"},
-        {"body": b'{"input": "a"}', "metadata": '{"user": "u7"}'},
+        {"body": b'{"input": "a"}', "metadata": b'{"user": "u7"}'},
     ]
     assert len({(await plane.predict(**way)).version for way in ways for _ in range(3)}) == 1
     assert len({(await plane.predict()).version for _ in range(30)}) == 2

@@ -113,7 +113,7 @@ def _inbound(request: Request, form: Form, endpoint: str, body: bytes, departure
         endpoint=endpoint,
         content_type=request.header(b"content-type"),
         session=request.header(b"x-noria-session"),
-        metadata=request.header(b"x-noria-metadata"),
+        metadata=request.raw_header(b"x-noria-metadata"),
         client_request_id=client_id[:_LONGEST_ID],
         left=(lambda: departure.left) if departure is not None else (lambda: True),
     )

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from noria.api.problems import RequestTimeout
-from noria.domain.errors import RequestTooLarge
+from noria.domain.errors import RequestTooLarge, UnsupportedMedia
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -45,6 +45,10 @@ class Request:
         """A header's value, by its lower-case name; empty if it isn't there."""
         return self._headers.get(name, b"").decode("latin-1")
 
+    def raw_header(self, name: bytes) -> bytes:
+        """The same, as it was sent."""
+        return self._headers.get(name, b"")
+
     async def body(self, most: int) -> bytes:
         """The whole body.
 
@@ -55,8 +59,11 @@ class Request:
             RequestTooLarge: It is longer. What follows has been listened to and forgotten, so that the caller, who may
                 still be sending, gets to hear the answer.
             RequestTimeout: It did not arrive in time.
+            UnsupportedMedia: It is compressed.
             CallerLeft: The caller is gone.
         """
+        if self.header(b"content-encoding") not in ("", "identity"):
+            raise UnsupportedMedia("Compressed bodies can't be read.", "Send the body without Content-Encoding.")
         declared = self.header(b"content-length")
         try:
             async with asyncio.timeout(BODY_S):

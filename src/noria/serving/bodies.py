@@ -78,12 +78,12 @@ def read_metadata(value: object) -> dict[str, str]:
     return {name: _scalar(name, item) for name, item in value.items() if item is not None}
 
 
-def read_metadata_header(text: str) -> dict[str, str]:
-    """The same from the header `x-noria-metadata`, which holds JSON; empty text says nothing."""
-    if not text:
+def read_metadata_header(value: bytes) -> dict[str, str]:
+    """The same from the header `x-noria-metadata`, which holds JSON; an empty one says nothing."""
+    if not value:
         return {}
     try:
-        return read_metadata(msgspec.json.decode(text))
+        return read_metadata(msgspec.json.decode(value))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise InvalidRequest("The header x-noria-metadata is not JSON.", _METADATA_REMEDY) from None
 

@@ -39,7 +39,7 @@ class Inbound:
         endpoint: Endpoint that the address names; empty if it names none.
         content_type: As the caller declared it; empty if not at all.
         session: Whoever should be answered by the same version again, empty if nobody says.
-        metadata: The header x-noria-metadata.
+        metadata: The header x-noria-metadata, JSON.
         client_request_id: The caller's own id for it.
         requester: Who asks.
         left: Asked when the wait for the answer is cancelled: whether the caller left, or else we stop.
@@ -51,7 +51,7 @@ class Inbound:
     endpoint: str = ""
     content_type: str = ""
     session: str = ""
-    metadata: str = ""
+    metadata: bytes = b""
     client_request_id: str = ""
     requester: str = "local"
     left: Callable[[], bool] = lambda: True

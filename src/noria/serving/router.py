@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from noria.domain.endpoint import Route, Target, choose
+from noria.domain.endpoint import Route, Target
 from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, StateStore
@@ -38,7 +38,7 @@ class Snapshot:
 
 
 class Router:
-    """Picks the version that answers.
+    """Knows which versions answer; `domain.endpoint.choose` picks one of a route.
 
     Args:
         state: Where routes and the applied project are read from.
@@ -100,10 +100,6 @@ class Router:
     def timeout_s(self, endpoint: str) -> float:
         """Longest time that a request to the endpoint may take, seconds."""
         return self.project.endpoints[endpoint].timeout.total_seconds()
-
-    def pick(self, endpoint: str, key: str) -> Target:
-        """The version that answers whoever the key stands for. Errors as in `route`."""
-        return choose(self.route(endpoint), key.encode("utf-8", "surrogatepass"))
 
     def current(self, endpoint: str, target: Target) -> Target:
         """The same version at the address where it listens now: it may have been started anew elsewhere."""
