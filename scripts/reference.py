@@ -66,7 +66,8 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
         written = parameter.metavar or parameter.name.upper()
         return f"`{written}`", "" if parameter.required else "optional", parameter.help or ""
     flag = parameter.is_flag
-    written = ", ".join(f"`{name}`" if flag else f"`{name} {_metavar(parameter)}`" for name in parameter.opts)
+    names = (*parameter.opts, *parameter.secondary_opts)
+    written = ", ".join(f"`{name}`" if flag else f"`{name} {_metavar(parameter)}`" for name in names)
     shown = parameter.show_default
     if isinstance(shown, str):
         default = f"`{shown}`"

@@ -16,7 +16,8 @@ TAIL = (
     "SELECT request_time, endpoint, model_version, route, outcome, status_code, execution_duration_ms AS ms,"
     " request, response FROM inference{where} ORDER BY request_time DESC LIMIT {limit}"
 )
-Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Rows to show at most.")]
+SHOWN = 100
+"""Rows that a table on the terminal shows unless more are asked for; JSON holds them all."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def tail(
     project: Root,
     endpoint: Annotated[str, typer.Option(metavar="ENDPOINT", help="Only this endpoint's.")] = "",
-    limit: Limit = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Requests to show.")] = 20,
     json: AsJson = False,
 ) -> None:
     """Show the newest requests and outcomes.
@@ -50,7 +51,10 @@ def tail(
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="SELECT … FROM inference …")],
     project: Root,
-    limit: Limit = 100,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help="Rows to show; default is 100, and all with --json."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Run a read-only SQL query over the tables.
@@ -60,7 +64,9 @@ def query(
     from noria import bootstrap
 
     found = bootstrap.records(opened(project)[0]).query(sql)
-    _print(found.num_rows, _rows(found.slice(0, limit)), found.column_names, json)
+    _print(
+        found.num_rows, _rows(found.slice(0, limit or (found.num_rows if json else SHOWN))), found.column_names, json
+    )
 
 
 def _rows(table: "pa.Table") -> list[Mapping[str, Any]]:

@@ -26,15 +26,21 @@ def add_to(app: typer.Typer) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the new project.")] = Path(),
     with_llm: Annotated[
-        bool, typer.Option("--with-llm", help="Include the language model even if its packages aren't installed yet.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--with-llm/--without-llm",
+            help="Whether a language model is part of it; default is if its packages are installed.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a project that works as it is.
 
     That is noria.yaml, the policies and starter data; files that are there are kept.
     """
     missing = [install for module, install in LLM_PACKAGES.items() if find_spec(module) is None]
-    with_llm = with_llm or not missing
+    if with_llm is None:
+        with_llm = not missing
     for path, is_new in write_project(folder, with_llm=with_llm):
         err(f"{'written' if is_new else 'kept':8} {path}")
     for install in missing if with_llm else []:
