@@ -1,4 +1,5 @@
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -62,4 +63,4 @@ def test_one_cell_and_missing_values_alone_do_not_differ():
 
 
 def test_names_are_columns_of_the_table():
-    assert set(drift(NOW, BEFORE).columns()) <= set(DRIFT_METRICS.names)
+    assert set(asdict(drift(NOW, BEFORE))) <= set(DRIFT_METRICS.names)

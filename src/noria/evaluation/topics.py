@@ -57,7 +57,7 @@ class TextCells:
     def fit(cls, texts: Sequence[str], seed: int = 0) -> Self:
         """Learn topics from most of a part of the reference and the bands from the rest; any texts do, even none."""
         learnt, rest = _split(texts, seed)
-        words = _hashed(learnt)
+        words = hashed(learnt)
         seen = np.bincount(words.indices, minlength=BUCKETS)
         idf = _single(np.log((1 + len(learnt)) / (1 + seen)) + 1)
         kept = np.flatnonzero(seen)
@@ -66,7 +66,7 @@ class TextCells:
         centres = _centres(weighted[:, kept] @ directions, seed)
         cells = cls(idf, kept, directions, centres, np.ones(2), ("",) * len(centres))
         names = _names(learnt, weighted, cells._place(words)[0], len(centres))
-        return replace(cells, bands=cells._edges(_hashed(rest)), topics=names)
+        return replace(cells, bands=cells._edges(hashed(rest)), topics=names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class TextCells:
         return np.append(by_topic, len(topics)), np.append(by_band, len(bands))
 
     def assign(self, values: Sequence[str]) -> Ints:
-        found = [self._cells(_hashed(part)) for part in _chunks(values)]
+        found = [self._cells(hashed(part)) for part in _chunks(values)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def count(self, values: Sequence[str]) -> Ints:
@@ -142,7 +142,7 @@ def _hasher() -> Any:
     return HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, token_pattern=_WORDS)
 
 
-def _hashed(texts: Sequence[str]) -> Any:
+def hashed(texts: Sequence[str]) -> Any:
     """Sparse rows of damped word counts, 1 + ln(count)."""
     rows = _hasher().transform([_readable(text) for text in texts]) if len(texts) else _nothing()
     rows.data = 1 + np.log(rows.data)
@@ -208,7 +208,7 @@ def _centres(points: Floats, seed: int) -> Floats:
 
 def _names(texts: Sequence[str], weighted: Any, topic: Ints, number: int) -> tuple[str, ...]:
     """For each topic the words that weigh more in it than elsewhere."""
-    words = _vocabulary(texts)
+    words = vocabulary(texts)
     if not words:
         return tuple(f"topic {i + 1}" for i in range(number))
     buckets = np.array(list(words.values()))
@@ -222,9 +222,9 @@ def _names(texts: Sequence[str], weighted: Any, topic: Ints, number: int) -> tup
     return tuple(names)
 
 
-def _vocabulary(texts: Sequence[str], most: int = 3000) -> dict[str, int]:
+def vocabulary(texts: Sequence[str], most: int = 3000) -> dict[str, int]:
     """Words that occur in at least two texts and could name a topic → their hash buckets."""
     read = _hasher().build_analyzer()
     seen = Counter(word for text in texts[:most] for word in set(read(_readable(text))))
     words = [w for w, times in seen.items() if times > 1 and w.isalpha() and (len(w) > 2 or not w.isascii())]
-    return dict(zip(words, _hashed(words).indices.tolist(), strict=True)) if words else {}
+    return dict(zip(words, hashed(words).indices.tolist(), strict=True)) if words else {}

@@ -1,0 +1,132 @@
+"""What monitors see of the tables: an endpoint's records in a span of time, and what was said of its answers.
+
+Shadows are left out everywhere: nobody saw their answers, and their requests are copies.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from noria.domain.endpoint import Role
+from noria.domain.inference import OutcomeKind
+from noria.evaluation.payloads import inputs, outputs
+from noria.ports import RecordStore
+
+_ANSWERS = ["databricks_request_id", "route", "model_name", "model_version", "outcome", "response"]
+_RECORDS = [
+    *_ANSWERS, "request", "status_code", "execution_duration_ms", "ttft_ms", "input_tokens", "output_tokens",
+]  # fmt: skip
+_FEEDBACK = ["feedback_id", "request_id", "feedback_time", "label", "score"]
+_REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+_HOUR = timedelta(hours=1)
+_SKEW = timedelta(seconds=5)
+"""An id may have been made that much before or after the time in its record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One request and how it ended.
+
+    Attributes:
+        model: `model/version` that it went to.
+        asked: The texts in it.
+        said: The answers to it; empty if it was not answered.
+        numbers: Columns of the inference table that are numbers.
+    """
+
+    model: str
+    asked: Sequence[str]
+    said: Sequence[str]
+    numbers: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What somebody said of one answer: between 0 (wrong, bad) and 1 (right, good)."""
+
+    request_id: str
+    score: float
+
+
+def read_records(records: RecordStore, endpoint: str, since: datetime, until: datetime) -> list[Record]:
+    """Requests that arrived in a span of time, start included, end excluded."""
+    rows = records.scan("inference", columns=_RECORDS, endpoint=endpoint, since=since, until=until).to_pylist()
+    return [
+        Record(
+            model=_model(row),
+            asked=inputs(row["request"] or ""),
+            said=_said(row),
+            numbers={name: row[name] for name in _RECORDS[len(_ANSWERS) + 1 :]},
+        )
+        for row in rows
+        if row["route"] != Role.SHADOW
+    ]
+
+
+def read_judgements(
+    records: RecordStore, endpoint: str, since: datetime, until: datetime, model: str
+) -> list[Judgement]:
+    """Feedback that came in a span of time on answers of one version, however old these are; the last word on each.
+
+    A label is compared with the answer, if the request asked for a single one; a score counts as it is.
+    """
+    rows = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=since, until=until).to_pylist()
+    said = {row["request_id"]: row for row in sorted(rows, key=lambda row: (row["feedback_time"], row["feedback_id"]))}
+    answers = _answers(records, endpoint, [name for name in said if _REQUEST_ID.fullmatch(name or "")], model)
+    scores = {name: _score(row, answers[name]) for name, row in said.items() if name in answers}
+    return [Judgement(request_id=name, score=score) for name, score in scores.items() if score is not None]
+
+
+def _answers(records: RecordStore, endpoint: str, names: Sequence[str], model: str) -> dict[str, Sequence[str]]:
+    """What a version answered to the requests of these ids."""
+    wanted, found = set(names), {}
+    for since, until in _spans(names):
+        for row in records.scan("inference", columns=_ANSWERS, endpoint=endpoint, since=since, until=until).to_pylist():
+            name = row["databricks_request_id"]
+            if name in wanted and row["route"] != Role.SHADOW and _model(row) == model:
+                found[name] = _said(row)
+    return found
+
+
+def _spans(names: Iterable[str]) -> Iterator[tuple[datetime, datetime]]:
+    """The hours in which requests of these ids arrived, those that follow one another as one span.
+
+    An id begins with the milliseconds since the epoch (UUID version 7).
+    """
+    hours = set()
+    for name in names:
+        seconds = int(name[:12], 16) / 1000
+        if seconds < 4e9:  # later than the year 2096 is no time at all
+            moment = datetime.fromtimestamp(seconds, UTC)
+            hours |= {_hour(moment - _SKEW), _hour(moment + _SKEW)}
+    span: list[datetime] = []
+    for hour in sorted(hours):
+        if span and hour == span[1]:
+            span[1] = hour + _HOUR
+            continue
+        if span:
+            yield span[0], span[1]
+        span = [hour, hour + _HOUR]
+    if span:
+        yield span[0], span[1]
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def _score(said: dict[str, Any], answer: Sequence[str]) -> float | None:
+    if said["label"] is not None:
+        return float(answer[0] == said["label"]) if len(answer) == 1 else None
+    score: float | None = said["score"]
+    return score
+
+
+def _said(row: dict[str, Any]) -> Sequence[str]:
+    return outputs(row["response"] or "") if row["outcome"] == OutcomeKind.ANSWERED else ()
+
+
+def _model(row: dict[str, Any]) -> str:
+    return f"{row['model_name']}/{row['model_version']}"
