@@ -153,14 +153,16 @@ class _Estimator:
         self._shape = shaper(signature)
         probable = hasattr(self._final, "predict_proba") and getattr(self._final, "classes_", None) is not None
         self._classes = [str(name) for name in self._final.classes_] if probable else None
+        # Its `predict` is by definition the most probable class: asking for both would cost twice.
+        self._most_probable = type(self._final).__name__ == "CalibratedClassifierCV"
 
     def __call__(self, call: Call) -> Answer:
         features = self._transform(self._shape(call))
-        predictions = as_list(self._final.predict(features))
         if self._classes is None:
-            return Answer(predictions)
-        rows = self._final.predict_proba(features).tolist()
-        return Answer(predictions, [dict(zip(self._classes, row, strict=True)) for row in rows])
+            return Answer(as_list(self._final.predict(features)))
+        likely = self._final.predict_proba(features)
+        labels = self._final.classes_[likely.argmax(axis=1)] if self._most_probable else self._final.predict(features)
+        return Answer(as_list(labels), [dict(zip(self._classes, row, strict=True)) for row in likely.tolist()])
 
 
 def shaper(signature: Signature, *, as_frame: bool = False) -> Callable[[Call], Any]:
