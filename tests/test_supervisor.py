@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from noria.domain.errors import AlreadyRunning, InvalidProject, NoriaError, Port
 from noria.projectfile import parse_project
 from noria.settings import Settings
 from noria.supervisor import Supervisor, running
-from noria.supervisor.children import Child
+from noria.supervisor.children import Child, mlflow_child
 from noria.supervisor.listener import listen, url_of
 from noria.supervisor.upfile import UpFile
 
@@ -258,3 +259,25 @@ def test_a_broken_up_file_is_no_obstacle(tmp_path: Path) -> None:
     file.hold()
     file.end_orphans()
     file.release()
+
+
+@pytest.mark.slow
+def test_mlflow_s_own_server_opens_the_projects_runs_and_leaves_no_process_behind(settings: Settings) -> None:
+    settings.run_dir.mkdir(parents=True)
+    child = mlflow_child(settings)
+    child.start()
+    group = child.pid
+    try:
+        until(lambda: answers_ok(child.url + "/health"), 120)
+    finally:
+        assert child.stop(20, threading.Event())
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
+def answers_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        return False

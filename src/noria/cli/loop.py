@@ -1,16 +1,16 @@
 """Run the loop and steer it: up, status, apply, retrain, rollback, alerts."""
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, Yes, actor, console, err, opened, out, print_json
-from noria.domain.errors import UnknownEndpoint
+from noria.cli.shared import AsJson, By, Reason, Root, Yes, actor, console, err, known, opened, out, print_json
 
 if TYPE_CHECKING:
-    from noria.settings import Endpoint, Settings
+    from noria.settings import Settings
 
 alerts = typer.Typer(no_args_is_help=True, help="What is wrong, and what was.")
 
@@ -66,9 +66,10 @@ def status(
         from rich.live import Live
 
         with Live(view(look(settings, state)), console=console(), screen=True, auto_refresh=False) as live:
-            while True:
-                time.sleep(1)
-                live.update(view(look(settings, state)), refresh=True)
+            with suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(1)
+                    live.update(view(look(settings, state)), refresh=True)
     else:
         console().print(view(look(settings, state)))
 
@@ -95,10 +96,8 @@ def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> 
     if not yes:
         typer.confirm("Take this into service?", abort=True)
     digest = bootstrap.apply(state, settings, text, actor(by), reason, changes)
-    out(
-        f"In service since now, as {digest[:12]}."
-        + ("" if _is_up(settings) else " Nothing runs: `noria up` starts it.")
-    )
+    waits = "" if _is_up(settings) else " Nothing runs: `noria up` starts it."
+    out(f"In service since now, as {digest[:12]}.{waits}")
 
 
 def retrain(
@@ -161,20 +160,6 @@ def alerts_list(
         [(a.state.value, a.raised_at, a.endpoint, a.monitor, a.summary) for a in rows],
         "No alert is firing." if not every else "There was never an alert.",
     )
-
-
-def known(settings: "Settings", endpoint: str) -> "Endpoint":
-    """The endpoint of that name.
-
-    Raises:
-        UnknownEndpoint: The project has none.
-    """
-    found = settings.project.endpoints.get(endpoint)
-    if found is None:
-        raise UnknownEndpoint(
-            f"This project has no endpoint {endpoint}.", f"Its endpoints: {', '.join(settings.project.endpoints)}."
-        )
-    return found
 
 
 def _is_up(settings: "Settings") -> bool:

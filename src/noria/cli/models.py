@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, actor, console, opened, out, print_json, print_table
+from noria.cli.shared import AsJson, By, Reason, Root, actor, console, known, opened, out, print_json, print_table
 from noria.domain.errors import NoriaError, NotReady, Refused
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def model_add(
     Its gates and its rollout follow by themselves.
     """
     from noria import bootstrap
-    from noria.cli.loop import known
     from noria.domain.events import CandidateRegistered
     from noria.domain.model import Flavor
 
@@ -147,7 +146,6 @@ def card_show(
 ) -> None:
     """Show a version's model card."""
     from noria import bootstrap
-    from noria.cli.loop import known
 
     settings, _ = opened(project)
     known(settings, endpoint)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.cli.shared import AsJson, Root, err, opened, print_json, print_table
+from noria.cli.shared import AsJson, Root, err, known, opened, print_json, print_table
 from noria.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def tail(
     The newest stands last.
     """
     from noria import bootstrap
-    from noria.cli.loop import known
 
     settings, _ = opened(project)
     if endpoint:

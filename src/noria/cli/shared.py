@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.domain.errors import InvalidProject
+from noria.domain.errors import InvalidProject, UnknownEndpoint
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from noria.ports import StateStore
-    from noria.settings import Settings
+    from noria.settings import Endpoint, Settings
 
 FILE_NAME = "noria.yaml"
 
@@ -73,6 +73,20 @@ def opened(root: Path) -> tuple["Settings", "StateStore"]:
     state = bootstrap.state(bare)
     applied = state.get(AppliedProject, "project")
     return (bootstrap.settings(root) if applied is None else parse_project(applied.text, root)), state
+
+
+def known(settings: "Settings", endpoint: str) -> "Endpoint":
+    """The endpoint of that name.
+
+    Raises:
+        UnknownEndpoint: The project has none.
+    """
+    found = settings.project.endpoints.get(endpoint)
+    if found is None:
+        raise UnknownEndpoint(
+            f"This project has no endpoint {endpoint}.", f"Its endpoints: {', '.join(settings.project.endpoints)}."
+        )
+    return found
 
 
 def actor(by: str) -> str:
