@@ -65,11 +65,11 @@ def status(
     elif watch:
         from rich.live import Live
 
-        with Live(view(look(settings, state)), console=console(), screen=True, auto_refresh=False) as live:
-            with suppress(KeyboardInterrupt):
-                while True:
-                    time.sleep(1)
-                    live.update(view(look(settings, state)), refresh=True)
+        first = view(look(settings, state))
+        with Live(first, console=console(), screen=True, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(1)
+                live.update(view(look(settings, state)), refresh=True)
     else:
         console().print(view(look(settings, state)))
 
