@@ -100,6 +100,9 @@ class Training(Strict):
 
     trainer: str = Field("classifier", description="Name of a trainer (entry point noria.trainers).")
     data: str = Field(description="CSV or Parquet file with the columns text, label and, optionally, group.")
+    licence: str = Field(
+        "LicenseRef-proprietary", min_length=1, description="SPDX identifier of the licence of what is trained."
+    )
     parameters: Mapping[str, Any] = Field(default_factory=dict, description="Passed to the trainer.")
     holdout: float = Field(0.25, gt=0, lt=0.9, description="Share of the rows that nothing is learnt from.")
     on_alert: bool = Field(True, description="Start a run when a monitor of this endpoint alarms.")

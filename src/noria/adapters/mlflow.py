@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.mlflow_client import connect, error_code, is_server, load_mlflow, mlflow_error, unavailable
+from noria.adapters.mlflow_client import (
+    connect,
+    error_code,
+    is_server,
+    load_mlflow,
+    metric_names,
+    mlflow_error,
+    unavailable,
+)
 from noria.adapters.modelfiles import check, checksum, local_path, render
 from noria.domain.errors import NoriaError, UnknownModel
 from noria.domain.model import Alias, Flavor, ModelVersion
@@ -162,7 +170,7 @@ class MlflowRegistry:
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            client.log_batch(version.run_id, [Metric(k, float(v), now, 0) for k, v in sorted(metrics.items())])
+            client.log_batch(version.run_id, [Metric(k, v, now, 0) for k, v in metric_names(metrics).items()])
 
     @contextlib.contextmanager
     def _asking(self, missing: NoriaError | None = None) -> Iterator[Any]:

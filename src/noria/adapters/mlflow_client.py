@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ def _its_own_warnings_ignored() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
         warnings.filterwarnings("ignore", ".*``noload`` loader strategy", DeprecationWarning)
         yield
+
+
+def metric_names(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers under names that MLflow takes: a class may be called anything."""
+    return {re.sub(r"[^\w\-. :/]", "_", name): float(value) for name, value in numbers.items()}
 
 
 def is_server(tracking_uri: str) -> bool:

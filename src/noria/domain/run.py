@@ -87,3 +87,22 @@ class Run:
     def with_step(self, step: StepDone) -> "Run":
         """The run with one more finished step; a step that is repeated after a crash replaces itself."""
         return replace(self, steps=(*(s for s in self.steps if s.name != step.name), step))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerCursor:
+    """How far an endpoint's schedule and labels have been looked at.
+
+    Attributes:
+        endpoint: Endpoint.
+        scheduled: Last time of the schedule that was told to the loop; None before the schedule was first seen.
+        labels: Labels that were there when the last run was granted, or when labels were first counted.
+        postponed: Id of an alert that asked for a run while none could be granted; empty if none waits.
+        declined: Id of the event that was declined last, so that a repeat isn't declined twice.
+    """
+
+    endpoint: str
+    scheduled: datetime | None = None
+    labels: int | None = None
+    postponed: str = ""
+    declined: str = ""

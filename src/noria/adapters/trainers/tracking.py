@@ -1,8 +1,7 @@
 """A training run in MLflow that can be repeated: the same job finds its finished run instead of training again."""
 
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,11 +60,6 @@ def tracked(job: TrainingJob) -> Iterator[Any]:
             yield mlflow
     finally:
         mlflow.set_tracking_uri(before)
-
-
-def metric_names(numbers: Mapping[str, float]) -> dict[str, float]:
-    """The numbers under names that MLflow takes: a class may be called anything."""
-    return {re.sub(r"[^\w\-. :/]", "_", name): float(value) for name, value in numbers.items()}
 
 
 def _experiment(client: Any, job: TrainingJob) -> str:

@@ -1,0 +1,245 @@
+"""The rows of one run, frozen: what is learnt from, and what nothing is ever learnt from.
+
+Which side a text falls on depends on the text alone. So a row that was held out once is held out in every later run,
+whatever is added meanwhile, and a new version is never judged on what an old one has learnt.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from noria.domain.errors import InvalidData
+from noria.ports import RecordStore
+from noria.settings import Settings, Training
+from noria.training.sources import Row, read_file, read_labelled
+
+SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("label", pa.string()),
+        ("group", pa.string()),
+        ("origin", pa.string()),
+        ("request_id", pa.string()),
+        ("time", pa.timestamp("us", tz="UTC")),
+    ]
+)
+MIN_CLASS_ROWS = 5
+"""A label with fewer rows in all is left out: nothing can be learnt of it, and it is often a slip of the pen."""
+MIN_TRAIN, MIN_HOLDOUT = 20, 10
+"""Rows below which a run makes no sense."""
+MAX_SHARE = 0.99
+"""One label with more of the training rows than that leaves nothing to tell apart."""
+SUMMARY = "dataset.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSummary:
+    """What a snapshot holds; all of it is JSON.
+
+    Attributes:
+        train: Parquet file to learn from.
+        holdout: Parquet file that nothing is learnt from.
+        train_labels: Label → rows of `train`.
+        holdout_labels: Label → rows of `holdout`.
+        production_rows: Rows of both that are production records.
+        duplicates: Rows left out because the same text came again.
+        conflicts: Among those, texts whose label changed; the latest holds.
+        left_out: Labels that were too rare, with their rows.
+        skipped: Labelled records without exactly one text.
+        inference_version: Version of the inference table that was read.
+        feedback_version: Version of the feedback table that was read.
+        data_sha256: Checksum of the project's own file.
+    """
+
+    train: str
+    holdout: str
+    train_labels: dict[str, int]
+    holdout_labels: dict[str, int]
+    production_rows: int
+    duplicates: int
+    conflicts: int
+    left_out: dict[str, int]
+    skipped: int
+    inference_version: int
+    feedback_version: int
+    data_sha256: str
+
+    def numbers(self) -> dict[str, float]:
+        """The counts that a run's step shows."""
+        return {
+            "train_rows": float(sum(self.train_labels.values())),
+            "holdout_rows": float(sum(self.holdout_labels.values())),
+            "production_rows": float(self.production_rows),
+            "duplicates": float(self.duplicates),
+            "conflicts": float(self.conflicts),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Held-out rows as gates read them; all four are equally long."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+    origins: tuple[str, ...]
+
+
+def snapshot(
+    endpoint: str, settings: Settings, records: RecordStore, folder: Path, redact: Callable[[str], str]
+) -> DatasetSummary:
+    """Freeze the rows of a run as `train.parquet` and `holdout.parquet` in a folder.
+
+    Args:
+        endpoint: Endpoint with training.
+        settings: Project and where its files lie.
+        records: The tables.
+        folder: Where to write; files of an attempt before are replaced.
+        redact: Takes out of the project's own texts what records of this endpoint don't hold either.
+
+    Raises:
+        InvalidData: The project's own file can't be used.
+    """
+    training = training_of(endpoint, settings)
+    data = settings.root / training.data
+    own = read_file(data, redact)
+    labelled = read_labelled(records, endpoint, settings.project.endpoints[endpoint].group)
+    rows, duplicates, conflicts = latest([*own, *labelled.rows])
+    rows, left_out = without_rare(rows)
+    train = [row for row in rows if not held_out(row.text, training.holdout)]
+    holdout = [row for row in rows if held_out(row.text, training.holdout)]
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = DatasetSummary(
+        train=_write(train, folder / "train.parquet"),
+        holdout=_write(holdout, folder / "holdout.parquet"),
+        train_labels=_count(train),
+        holdout_labels=_count(holdout),
+        production_rows=sum(row.origin == "production" for row in rows),
+        duplicates=duplicates,
+        conflicts=conflicts,
+        left_out=left_out,
+        skipped=labelled.skipped,
+        inference_version=labelled.inference_version,
+        feedback_version=labelled.feedback_version,
+        data_sha256=sha256(data.read_bytes()).hexdigest(),
+    )
+    (folder / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
+    return summary
+
+
+def training_of(endpoint: str, settings: Settings) -> Training:
+    """How the endpoint is trained.
+
+    Raises:
+        InvalidData: It isn't.
+    """
+    found = settings.project.endpoints.get(endpoint)
+    if found is None or found.training is None:
+        raise InvalidData(f"{endpoint} has no training.", f"Give endpoints.{endpoint} a training part in noria.yaml.")
+    return found.training
+
+
+def validate(summary: DatasetSummary) -> None:
+    """See whether a snapshot can be trained and judged on.
+
+    Raises:
+        InvalidData: It can't; the sentence says what is missing.
+    """
+    train, holdout = sum(summary.train_labels.values()), sum(summary.holdout_labels.values())
+    left_out = "".join(f" ({rows} rows of label {label} were left out)" for label, rows in summary.left_out.items())
+    if len(summary.train_labels) < 2:
+        only = ", ".join(summary.train_labels) or "none"
+        raise InvalidData(f"The training rows have fewer than two labels: {only}{left_out}.", "Add labelled rows.")
+    if train < MIN_TRAIN or holdout < MIN_HOLDOUT:
+        raise InvalidData(
+            f"{train} rows to learn from and {holdout} to judge on are too few{left_out}.",
+            f"Give at least {MIN_TRAIN} and {MIN_HOLDOUT}, in training.data or as labels through /feedback.",
+        )
+    label, rows = max(summary.train_labels.items(), key=lambda item: item[1])
+    if rows / train > MAX_SHARE:
+        raise InvalidData(
+            f"{rows} of {train} training rows have the label {label}: there is nothing to tell apart.",
+            "Add rows of the other labels.",
+        )
+    if unjudged := sorted(set(summary.train_labels) - set(summary.holdout_labels)):
+        raise InvalidData(
+            f"No held-out row has the label {', '.join(unjudged)}.", "Add rows of it, or raise training.holdout."
+        )
+    _check_schema(summary)
+
+
+def _check_schema(summary: DatasetSummary) -> None:
+    for file in (summary.train, summary.holdout):
+        try:
+            found = pq.read_schema(file)
+        except (OSError, pa.ArrowException) as error:
+            raise InvalidData(f"{file} can't be read: {error}.", "Start the run again.") from error
+        if not found.equals(SCHEMA):
+            raise InvalidData(f"{file} has other columns than a dataset should.", "Start the run again.")
+
+
+def read_holdout(folder: Path) -> HeldOut | None:
+    """The held-out rows in a run's folder; None if it has none."""
+    file = folder / "holdout.parquet"
+    if not file.is_file():
+        return None
+    columns: dict[str, list[str]] = pq.read_table(file, columns=["text", "label", "group", "origin"]).to_pydict()
+    return HeldOut(
+        texts=tuple(columns["text"]),
+        labels=tuple(columns["label"]),
+        groups=tuple(columns["group"]),
+        origins=tuple(columns["origin"]),
+    )
+
+
+def normalised(text: str) -> str:
+    """A text as it is compared with others: case and white space don't count."""
+    return " ".join(text.casefold().split())
+
+
+def held_out(text: str, share: float) -> bool:
+    """Whether a text is on the held-out side; it depends on nothing but the text and the share."""
+    digest = blake2b(normalised(text).encode(errors="surrogatepass"), digest_size=8, person=b"noria-holdout").digest()
+    return int.from_bytes(digest) < share * 2**64
+
+
+def latest(rows: Iterable[Row]) -> tuple[list[Row], int, int]:
+    """Each text once, with what was said of it last; also how many rows fell away and how many texts had changed label.
+
+    Rows are given oldest first.
+    """
+    kept: dict[str, Row] = {}
+    changed: set[str] = set()
+    total = 0
+    for row in rows:
+        total += 1
+        key = normalised(row.text)
+        before = kept.pop(key, None)
+        if before is not None and before.label != row.label:
+            changed.add(key)
+        kept[key] = row
+    return list(kept.values()), total - len(kept), len(changed)
+
+
+def without_rare(rows: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
+    """The rows without those whose label is too rare, and what was left out."""
+    counts = _count(rows)
+    rare = {label: count for label, count in counts.items() if count < MIN_CLASS_ROWS}
+    return [row for row in rows if row.label not in rare], rare
+
+
+def _count(rows: Iterable[Row]) -> dict[str, int]:
+    return dict(sorted(Counter(row.label for row in rows).items()))
+
+
+def _write(rows: Sequence[Row], file: Path) -> str:
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    pq.write_table(pa.table(columns, schema=SCHEMA), file)
+    return str(file)

@@ -1,0 +1,97 @@
+"""A run: from labelled records to a registered candidate, one durable step after another.
+
+`PIPELINE` says which. A worker that is killed goes on at the first step that isn't finished; each step can be repeated
+without harm. A run that fails leaves its reason in the audit log and no candidate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from noria.domain.errors import NoriaError
+from noria.domain.events import CandidateRegistered, RunFailed, RunStarted
+from noria.domain.run import Run, RunState, StepDone
+from noria.ports import Steps
+from noria.training import datasets, stages
+from noria.training.stages import Report, Stage, Workshop
+
+ACTOR = "noria"
+
+PIPELINE: tuple[tuple[str, Stage], ...] = (
+    ("labels", stages.wait_for_labels),
+    ("snapshot", stages.take_snapshot),
+    ("validate", stages.validate),
+    ("train", stages.train),
+    ("evaluate", stages.evaluate),
+    ("register", stages.register),
+    ("card", stages.write_card),
+)
+"""The steps of a run, in order."""
+
+
+class Pipeline(Workshop):
+    """Turns runs that were granted into candidates."""
+
+    def execute(self, event: RunStarted, step: Steps) -> None:
+        """Walk a run through the pipeline, and say how it ended."""
+        run = self.state.get(Run, event.run_id)
+        if run is None or run.state is not RunState.RUNNING:
+            return
+        reports: dict[str, Report] = {}
+        try:
+            for name, function in PIPELINE:
+                reports[name] = step(name, self._do, event.run_id, name, function, dict(reports))
+            step("finish", self._succeed, event.run_id, reports)
+        except NoriaError as error:
+            step("fail", self._fail, event.run_id, str(error))
+
+    def holdout(self, endpoint: str, run_id: str) -> datasets.HeldOut | None:
+        """The rows that a run held out, for the gates; None for a version that no run made."""
+        run = self.state.get(Run, run_id) if run_id else None
+        return datasets.read_holdout(self.work_dir(run_id)) if run is not None and run.endpoint == endpoint else None
+
+    def _do(self, run_id: str, name: str, function: Stage, reports: Mapping[str, Report]) -> Report:
+        """Do one step and write it down in the run."""
+        run = self.state.get(Run, run_id)
+        assert run is not None, f"run {run_id} was there when it began"
+        started = self.clock.now()
+        report = function(self, run, reports)
+        done = StepDone(
+            name=name,
+            started_at=started,
+            finished_at=self.clock.now(),
+            summary=report["summary"],
+            numbers=report.get("numbers", {}),
+        )
+        mlflow_run = {"mlflow_run_id": report["mlflow_run_id"]} if "mlflow_run_id" in report else {}
+        self.progress(run_id, done, **mlflow_run)
+        return report
+
+    def _succeed(self, run_id: str, reports: Mapping[str, Report]) -> None:
+        """End the run with its candidate: both or neither."""
+        run = self.state.get(Run, run_id)
+        assert run is not None, f"run {run_id} was there when it began"
+        if run.state is not RunState.RUNNING:
+            return
+        version = reports["register"]["version"]
+        evidence = {
+            "run": run_id,
+            "mlflow_run": run.mlflow_run_id,
+            "checksum": reports["register"]["checksum"],
+            **reports["evaluate"]["numbers"],
+        }
+        subject = f"{run.model}/{version}"
+        with self.state.change(
+            ACTOR, "candidate.registered", subject, reason=run.trigger.reason, evidence=evidence
+        ) as change:
+            ended = replace(run, state=RunState.SUCCEEDED, version=version, finished_at=self.clock.now())
+            change.put(ended)
+            change.emit(CandidateRegistered(endpoint=run.endpoint, model=run.model, version=version, run_id=run_id))
+
+    def _fail(self, run_id: str, error: str) -> None:
+        """End the run without a candidate."""
+        run = self.state.get(Run, run_id)
+        if run is None or run.state is not RunState.RUNNING:
+            return
+        with self.state.change(ACTOR, "run.failed", run_id, reason=error) as change:
+            change.put(replace(run, state=RunState.FAILED, error=error, finished_at=self.clock.now()))
+            change.emit(RunFailed(endpoint=run.endpoint, run_id=run_id))
