@@ -60,6 +60,7 @@ def test_accuracy_is_drawn_where_labels_came_in() -> None:
     assert spec is not None
     assert len(points(spec)) == 6
     assert points(spec)[0]["value"] == 0.79
+    assert spec["layer"][1]["mark"]["text"] == "promised: 76%"
 
 
 def test_a_chart_is_drawn_for_wide_and_for_narrow_screens_in_the_pages_own_colours() -> None:

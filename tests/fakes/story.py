@@ -299,6 +299,7 @@ def drift_rows(windows: int = 24) -> list[dict[str, Any]]:
                     "population_stability_index": 0.02 + 0.03 * slope * changed,
                     "js_distance": 0.04 + 0.02 * slope * changed,
                     "mean": 0.79 - 0.011 * changed if name == "quality" else None,
+                    "avg_delta": 0.03 - 0.011 * changed if name == "quality" else None,
                 }
             )
     return rows

@@ -45,14 +45,7 @@ def evidence(rows: Rows) -> Spec | None:
     label = "datum.value < 0 ? '1/' + format(pow(10, -datum.value), '~s') : format(pow(10, datum.value), '~s')"
     axis = {"values": _powers(top), "labelExpr": label, "title": None, "grid": True}
     scale = {"domain": [FLOOR, top], "nice": False}
-    alarm = [
-        {"data": {"values": [{}]}, "mark": {"type": "rule", "color": "var(--alarm)", "strokeDash": [5, 4], "size": 1.5},
-         "encoding": {"y": {"datum": line, "type": "quantitative"}}},
-        {"data": {"values": [{}]},
-         "mark": {"type": "text", "color": "var(--alarm)", "align": "left", "dx": 4, "dy": -9, "fontWeight": 600,
-                  "text": f"alarm at {10**line:,.0f} : 1"},
-         "encoding": {"y": {"datum": line, "type": "quantitative"}, "x": {"value": 0}}},
-    ]  # fmt: skip
+    alarm = _line("var(--alarm)", line, f"alarm at {10**line:,.0f} : 1")
     return _lines(points, {"axis": axis, "scale": scale}, alarm, height=250)
 
 
@@ -68,15 +61,19 @@ def effect(rows: Rows, measure: str) -> Spec | None:
 
 
 def accuracy(rows: Rows) -> Spec | None:
-    """Share of right answers among the labelled records of each window; None if no window has any."""
-    points = [
-        {**_point(r, r["mean"]), "monitor": "quality"} for r in rows if r.get("mean") is not None
-    ]  # fmt: skip
-    if not points:
+    """Share of right answers among the judged records of each window, against the floor that the model promised.
+
+    None if nothing was judged yet.
+    """
+    judged = [r for r in rows if r["monitor"] == "quality" and r.get("mean") is not None]
+    if not judged:
         return None
-    low = min(0.5, *(p["value"] for p in points))
+    points = [_point(r, r["mean"]) for r in judged]
+    floors = [r["mean"] - r["avg_delta"] for r in judged if r.get("avg_delta") is not None][-1:]
+    layers = _line("var(--muted)", floors[0], f"promised: {floors[0]:.0%}") if floors else []
+    low = min(0.5, *floors, *(p["value"] for p in points))
     axis = {"format": "%", "tickCount": 5, "title": None, "grid": True}
-    return _lines(points, {"axis": axis, "scale": {"domain": [max(0, low - 0.05), 1]}}, [], height=170)
+    return _lines(points, {"axis": axis, "scale": {"domain": [max(0, low - 0.05), 1]}}, layers, height=170)
 
 
 def draw(spec: Spec | None, size: str, title: str) -> Markup:
@@ -98,6 +95,15 @@ def _svg(spec: str, width: int) -> Markup:
 
     sized = {**json.loads(spec), "width": width}
     return Markup(vl_convert.vegalite_to_svg(sized, allowed_base_urls=[]))  # noqa: S704 - Vega escapes all text
+
+
+def _line(colour: str, at: float, words: str) -> list[Spec]:
+    """A dashed line across the chart with words above its beginning."""
+    y = {"y": {"datum": at, "type": "quantitative"}}
+    text = {"type": "text", "align": "left", "dx": 4, "dy": -9, "fontWeight": 600, "color": colour, "text": words}
+    rule = {"type": "rule", "color": colour, "strokeDash": [5, 4], "size": 1.5}
+    once: Spec = {"data": {"values": [{}]}}
+    return [{**once, "mark": rule, "encoding": y}, {**once, "mark": text, "encoding": {**y, "x": {"value": 0}}}]
 
 
 def _against_baseline(rows: Rows) -> Iterable[Mapping[str, Any]]:

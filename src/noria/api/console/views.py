@@ -18,10 +18,11 @@ from noria.api.console import charts, words
 from noria.api.console.history import History, ReadDrift
 from noria.api.console.wheel import stations
 from noria.api.status import audit_status, loop_status, rollout_status, run_status, verdict_status
-from noria.domain.audit import AuditHead, Break, broken_at
+from noria.domain.audit import AuditHead
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.domain.run import Run
+from noria.governance.audit import AuditReport, verify
 from noria.ports import Clock, StateStore
 from noria.settings import Project
 
@@ -76,7 +77,7 @@ class Pages:
     ) -> None:
         self._state, self._history, self._project, self._clock = state, history, project, clock
         self._files = dict(_static())
-        self._checked: tuple[str, Break | None] = ("", None)
+        self._checked: tuple[tuple[str, int], AuditReport] | None = None
         self._jinja = Environment(
             loader=PackageLoader("noria.api.console"),
             autoescape=True,
@@ -152,7 +153,7 @@ class Pages:
     def audit(self, request: Request) -> Response:
         """`/audit`: who changed what and why, newest first, and whether the chain holds."""
         trail = audit_status(self._state, newest=_AUDIT_PAGE)
-        values = {"trail": trail, "broken": self._broken(), "most": _AUDIT_PAGE}
+        values = {"trail": trail, "account": self._account(), "most": _AUDIT_PAGE}
         return self._page(request, "audit.html.j2", here="audit", s=self._status(), **values)
 
     def file(self, request: Request) -> Response:
@@ -167,15 +168,12 @@ class Pages:
     def _status(self) -> dict[str, Any]:
         return loop_status(self._state, self._project(), self._clock)
 
-    def _broken(self) -> Break | None:
-        """Where the audit chain breaks; the whole chain is read again for each new head."""
+    def _account(self) -> AuditReport:
+        """Whether the audit chain holds; it is read from its beginning for each new head and once a minute."""
         head = self._state.get(AuditHead, "audit") or AuditHead()
-        if self._checked[0] != head.hash:
-            events = list(self._state.audit_trail())
-            broken = broken_at(events)
-            if broken is None and (len(events), events[-1].hash if events else head.hash) != (head.sequence, head.hash):
-                broken = Break(len(events) + 1, f"the chain ends at event {len(events)}, {head.sequence} were written")
-            self._checked = (head.hash, broken)
+        key = (head.hash, self._clock.now_us() // 60_000_000)
+        if self._checked is None or self._checked[0] != key:
+            self._checked = (key, verify(self._state))
         return self._checked[1]
 
     def _asset(self, name: str) -> str:
