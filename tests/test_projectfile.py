@@ -12,7 +12,6 @@ from noria.projectfile import (
     check_files,
     diff,
     json_schema,
-    load_policy,
     load_project,
     parse_project,
     parse_yaml,
@@ -110,10 +109,9 @@ def test_only_true_and_false_are_booleans_and_dates_stay_text() -> None:
     assert policy.review_by == "2030-01-31"
 
 
-def test_a_policy_file_is_named_in_its_own_mistakes(tmp_path: Path) -> None:
-    (tmp_path / "triage.yaml").write_text(POLICY.replace("2030-01-31", "soon"))
+def test_a_policy_file_is_named_in_its_own_mistakes() -> None:
     with pytest.raises(InvalidProject) as caught:
-        load_policy(tmp_path, "triage.yaml")
+        parse_yaml(POLICY.replace("2030-01-31", "soon"), Policy, "triage.yaml")
     assert caught.value.problem == 'triage.yaml:5: review_by: "soon" won\'t do; write a date as YYYY-MM-DD.'
 
 
@@ -142,11 +140,15 @@ def test_files_that_the_project_names_and_nobody_wrote_are_listed_with_their_lin
     assert "noria.yaml:7: endpoints.triage.training.data: there is no file data/messages.csv" in caught.value.problem
 
 
-def test_a_project_whose_files_are_there_passes(tmp_path: Path) -> None:
+def test_a_project_whose_files_are_there_passes_and_a_wrong_policy_is_found(tmp_path: Path) -> None:
     for name, text in {"policies/triage.yaml": POLICY, "data/messages.csv": "text,label\n"}.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
-    check_files(parse_project(GOOD, tmp_path), GOOD)
+    settings = parse_project(GOOD, tmp_path)
+    check_files(settings, GOOD)
+    (tmp_path / "policies/triage.yaml").write_text(POLICY.replace("owner", "owned_by"))
+    with pytest.raises(InvalidProject, match=r"policies/triage\.yaml:4: owned_by: there is no such key"):
+        check_files(settings, GOOD)
 
 
 def test_a_diff_names_keys_and_both_values() -> None:

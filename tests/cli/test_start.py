@@ -16,7 +16,8 @@ from noria.cli import app
 from noria.cli.shared import _root_of
 from noria.cli.start import _next_year, _project_name, write_project
 from noria.domain.errors import InvalidProject, Refused
-from noria.projectfile import check_files, load_policy, load_project, read_text
+from noria.projectfile import check_files, load_project, parse_yaml, read_text
+from noria.settings import Policy
 from noria.templates.starter import messages
 
 
@@ -34,7 +35,8 @@ def test_what_init_writes_is_valid_as_it_is(tmp_path: Path, with_llm: bool) -> N
     assert settings.project.project == "my-shop"
     assert ("assistant" in settings.project.endpoints) is with_llm
     check_files(settings, read_text(settings.root, "noria.yaml"))
-    load_policy(settings.root, "policies/assistant.yaml")
+    name = "policies/assistant.yaml"
+    parse_yaml(read_text(settings.root, name), Policy, name)
 
 
 def test_the_language_model_can_be_switched_on_by_taking_the_marks_away(project: Path) -> None:

@@ -1,6 +1,5 @@
 """The account of who changed what and why: `noria audit show`, `noria audit verify`."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -19,6 +18,9 @@ def add_to(app: typer.Typer) -> None:
 
 def show(
     project: Root,
+    subject: Annotated[
+        str, typer.Option(metavar="NAME", help="Only what concerns an endpoint, or a version such as triage/3.")
+    ] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Events to show at most.")] = 30,
     json: AsJson = False,
 ) -> None:
@@ -26,11 +28,11 @@ def show(
 
     The newest stands last.
     """
-    from collections import deque
+    from noria.governance.audit import history
 
-    events = deque(opened(project)[1].audit_trail(), maxlen=limit)
+    events = history(opened(project)[1], subject=subject, newest=limit)[::-1]
     if json:
-        print_json(list(events))
+        print_json(events)
         return
     print_table(
         ("no.", "at", "actor", "action", "subject", "reason"),
@@ -44,25 +46,13 @@ def verify(project: Root, json: AsJson = False) -> None:
 
     If anything was deleted, altered, inserted or reordered, the exit code is 1 and the place is named.
     """
-    from noria.domain.audit import GENESIS, AuditEvent, broken_at
+    from noria.governance.audit import verify as verify_account
 
-    last: list[AuditEvent] = []
-    count = 0
-
-    def counted() -> Iterator[AuditEvent]:
-        nonlocal count
-        for event in opened(project)[1].audit_trail():
-            count += 1
-            last[:] = [event]
-            yield event
-
-    found = broken_at(counted())
-    head = last[0].hash if last else GENESIS
+    report = verify_account(opened(project)[1])
     if json:
-        broken = {"sequence": found.sequence, "problem": found.problem} if found else None
-        print_json({"verified": found is None, "events": count, "head": head, "broken": broken})
-    elif found is None:
-        out(f"{count} events, unbroken; the last one's hash is {head}")
+        print_json(report.to_json())
+    elif report.broken is None:
+        out(f"{report.events} events, unbroken; the last one's hash is {report.head}")
     else:
-        out(f"BROKEN at event {found.sequence}: {found.problem}")
-    raise typer.Exit(0 if found is None else 1)
+        out(f"BROKEN at event {report.broken.sequence}: {report.broken.problem}")
+    raise typer.Exit(0 if report.verified else 1)

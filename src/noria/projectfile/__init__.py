@@ -57,15 +57,6 @@ def load_project(root: Path) -> Settings:
     return parse_project(read_text(root, FILE_NAME), root)
 
 
-def load_policy(root: Path, path: str) -> Policy:
-    """The policy in a file, whose path is relative to the project.
-
-    Raises:
-        InvalidProject: There is none, it can't be read, or something in it is wrong.
-    """
-    return parse_yaml(read_text(root, path), Policy, path)
-
-
 def check_files(settings: Settings, text: str, source: str = FILE_NAME) -> None:
     """See that the policies and the training data that a project names are there, and that the policies are valid.
 
@@ -86,7 +77,7 @@ def check_files(settings: Settings, text: str, source: str = FILE_NAME) -> None:
                 mistakes.append((line_of(lines, at), what))
         if (settings.root / endpoint.policy).is_file():
             try:
-                load_policy(settings.root, endpoint.policy)
+                parse_yaml(read_text(settings.root, endpoint.policy), Policy, endpoint.policy)
             except InvalidProject as error:
                 wrong_policies.add(error.problem)
     if mistakes or wrong_policies:
