@@ -20,7 +20,8 @@ SAFE_TYPES = frozenset(
     f"sklearn.calibration.{name}" for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
 )
 """Types that skops doesn't trust by itself and that hold nothing but numbers and other estimators."""
-
+MOST_PROBABLE = ("CalibratedClassifierCV", "LogisticRegression")
+"""Estimators whose prediction is by definition the most probable class: asking for both would cost twice."""
 _SAY_SO = "Tag the version noria.trusted=yes if you know where it comes from, or save it in the skops format."
 _NUMERIC = {"integer": int, "long": int, "float": float, "double": float}
 
@@ -153,8 +154,7 @@ class _Estimator:
         self._shape = shaper(signature)
         probable = hasattr(self._final, "predict_proba") and getattr(self._final, "classes_", None) is not None
         self._classes = [str(name) for name in self._final.classes_] if probable else None
-        # Its `predict` is by definition the most probable class: asking for both would cost twice.
-        self._most_probable = type(self._final).__name__ == "CalibratedClassifierCV"
+        self._most_probable = type(self._final).__name__ in MOST_PROBABLE
 
     def __call__(self, call: Call) -> Answer:
         features = self._transform(self._shape(call))
