@@ -224,3 +224,20 @@ def test_a_state_that_is_gone_is_said_in_words(site: Site, monkeypatch: pytest.M
     assert "Requests are answered all the same." in reply.text
     assert "secret-host" not in reply.text
     assert "default-src 'none'" in reply.headers["content-security-policy"]
+
+
+def test_viewers_who_ask_at_the_same_time_share_one_reading_of_the_state(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    find = site.state.find
+    monkeypatch.setattr(site.state, "find", lambda *a, **k: reads.append(a) or find(*a, **k))
+
+    site.client.get("/")
+    once = len(reads)
+    site.client.get("/")
+    assert len(reads) == once
+    with site.state.note() as change:
+        change.put(route(weight=10))
+    assert "canary 3: 10 %" in site.text("/")
+    assert len(reads) == 2 * once

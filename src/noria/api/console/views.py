@@ -78,6 +78,7 @@ class Pages:
         self._state, self._history, self._project, self._clock = state, history, project, clock
         self._files = dict(_static())
         self._checked: tuple[tuple[str, int], AuditReport] | None = None
+        self._shared: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._jinja = Environment(
             loader=PackageLoader("noria.api.console"),
             autoescape=True,
@@ -166,7 +167,12 @@ class Pages:
         return Response(body, media_type=media_type, headers=headers)
 
     def _status(self) -> dict[str, Any]:
-        return loop_status(self._state, self._project(), self._clock)
+        """The loop's status; viewers who ask within the same second share one, as long as nothing changed."""
+        key = (self._state.revision(), self._clock.now_us() // 1_000_000)
+        kept = self._shared
+        if kept is None or kept[0] != key:
+            kept = self._shared = (key, loop_status(self._state, self._project(), self._clock))
+        return kept[1]
 
     def _account(self) -> AuditReport:
         """Whether the audit chain holds; it is read from its beginning for each new head and once a minute."""
