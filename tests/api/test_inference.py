@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fakes.plane import TRIAGE, route, target
-from fakes.site import running
+from fakes.site import running, until
 from fakes.story import PROJECT
 from fakes.upstream import Script, Step, chat, events, labels, listening, reply, talker
 from noria.domain.endpoint import Role
@@ -265,10 +265,3 @@ async def test_a_connection_is_kept_and_serves_one_request_after_the_other(site)
         await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(4) == b'"A%d"' % n
     writer.close()
-
-
-async def until(true) -> None:
-    """Wait for something that happens by itself."""
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110  (what is waited for has no event)
-            await asyncio.sleep(0.01)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,10 +70,15 @@ class Site:
 
     async def ended(self, count: int = 1) -> list[tuple[str, int]]:
         """The endings, once there are that many."""
-        async with asyncio.timeout(10):
-            while len(self.endings) < count:  # noqa: ASYNC110  (the log has no event to wait for)
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.endings) >= count)
         return self.endings
+
+
+async def until(true: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for something that happens by itself and has no event to wait for."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110  (see above)
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -112,8 +117,7 @@ async def running(
         task = asyncio.create_task(serving.serve([listener]))
         http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        while not serving.started:  # noqa: ASYNC110  (uvicorn has no event to wait for)
-            await asyncio.sleep(0.01)
+        await until(lambda: serving.started)
         try:
             yield Site(url, http, state, router, spool)
         finally:

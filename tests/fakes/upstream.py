@@ -23,10 +23,10 @@ class Step(Enum):
 
 @dataclass
 class Script:
-    """An answer: `before` happens instead of the status line, `pieces` are sent one by one."""
+    """An answer: `before` happens instead of the status line, `pieces` are sent one by one, events are waited for."""
 
     status: int = 200
-    pieces: tuple[bytes | Step, ...] = ()
+    pieces: tuple[bytes | Step | asyncio.Event, ...] = ()
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     before: Step | bytes | None = None
@@ -163,6 +163,9 @@ class _Body:
             await _hang(self.script, self.deadline)
         if piece is Step.CUT:
             raise UpstreamFailed("The model server broke off.")
+        if isinstance(piece, asyncio.Event):
+            await piece.wait()
+            return b""
         await asyncio.sleep(0)
         return piece
 
@@ -242,6 +245,9 @@ async def _answer(script: Script, reader: asyncio.StreamReader, writer: asyncio.
             return False
         if piece is Step.HANG:
             return await _wait(script, reader)
+        if isinstance(piece, asyncio.Event):
+            await piece.wait()
+            continue
         writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         await writer.drain()
     writer.write(b"0\r\n\r\n")
