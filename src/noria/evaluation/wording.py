@@ -59,13 +59,13 @@ def risen(cells: TextCells, texts: Sequence[str], most: int = 3) -> list[Risen]:
         if explained[where].mean() > 0.5:
             continue
         explained[where] = True
-        company = _company(names, holds[where], now, place)
+        company = _company(names, holds[where], np.where(now > 1.5 * before, now, 1.0), place)
         found.append(Risen((names[place], *company), float(before[place]), float(now[place]), tuple(where.tolist())))
     return found
 
 
-def _company(names: Sequence[str], holds: Any, now: Floats, place: int) -> list[str]:
+def _company(names: Sequence[str], holds: Any, anyway: Floats, place: int) -> list[str]:
     """The words that come with a word most, beyond how often they come anyway."""
     together = np.asarray(holds.mean(axis=0)).ravel()
-    lift = Counter({i: float(together[i] - now[i]) for i in np.flatnonzero(together > 0.1) if i != place})
-    return [names[i] for i, gain in lift.most_common(_CONTEXT) if gain > 0]
+    lift = Counter({i: float(together[i] - anyway[i]) for i in np.flatnonzero(together > 0.1) if i != place})
+    return [names[int(i)] for i, gain in lift.most_common(_CONTEXT) if gain > 0]

@@ -6,7 +6,7 @@ it is about no longer answers.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from noria.domain.alert import Alert, AlertState
@@ -58,10 +58,11 @@ class Alerts:
     def raise_system(self, endpoint: str, monitor: str, summary: str) -> None:
         """Raise an alert of the system itself (`registry`, `spool`, …); while it fires, only its summary may change."""
         now = self.clock.now()
-        firing = self.state.get(Alert, f"{endpoint}:{monitor}")
-        if firing is not None and firing.state is AlertState.FIRING and firing.summary == summary:
-            return
-        self._fire(_alert(endpoint, monitor, "", now, now, summary), told=firing is not None and _fires(firing))
+        known = self.state.get(Alert, f"{endpoint}:{monitor}")
+        if known is None or not _fires(known):
+            self._fire(_alert(endpoint, monitor, "", now, now, summary))
+        elif known.summary != summary:
+            self._fire(replace(known, summary=summary), told=True)
 
     def resolve_system(self, endpoint: str, monitor: str, why: str) -> None:
         """Resolve an alert of the system itself, if it fires."""

@@ -1,0 +1,92 @@
+from datetime import timedelta
+
+import pytest
+
+from fakes.records import MemoryRecords
+from fakes.traffic import BEGIN, HOUR, Traffic
+from noria.monitoring.reading import read_judgements, read_records
+
+
+@pytest.fixture
+def records():
+    return MemoryRecords()
+
+
+@pytest.fixture
+def traffic(records):
+    return Traffic(records)
+
+
+def judged(records, since=BEGIN, until=BEGIN + 48 * HOUR, model="triage/1"):
+    return sorted(j.score for j in read_judgements(records, "triage", since, until, model))
+
+
+def test_records_hold_texts_answers_and_numbers(records, traffic):
+    traffic.ask(["late again"], ["negative"])
+    (record,) = read_records(records, "triage", BEGIN, BEGIN + HOUR)
+    assert (record.model, list(record.asked), list(record.said)) == ("triage/1", ["late again"], ["negative"])
+    assert record.numbers == {
+        "status_code": 200,
+        "execution_duration_ms": 5,
+        "ttft_ms": None,
+        "input_tokens": None,
+        "output_tokens": None,
+    }
+
+
+def test_shadows_and_records_outside_the_span_are_left_out(records, traffic):
+    traffic.ask(["a"], ["x"], route="shadow")
+    traffic.ask(["b"], ["x"], BEGIN + HOUR)
+    traffic.ask(["c"], ["x"], BEGIN + 2 * HOUR)
+    assert [r.asked for r in read_records(records, "triage", BEGIN + HOUR, BEGIN + 2 * HOUR)] == [["b"]]
+
+
+def test_a_request_that_failed_was_asked_but_not_answered(records, traffic):
+    traffic.ask(["a", '{"nonsense": 1}'], ["x", "y"], outcome="failed")
+    assert [(list(r.asked), list(r.said)) for r in read_records(records, "triage", BEGIN, BEGIN + HOUR)] == [
+        (["a"], []),
+        ([], []),
+    ]
+
+
+def test_labels_that_come_days_later_find_their_answers(records, traffic):
+    ids = traffic.ask(["a", "b", "c"], ["x", "x", "y"], within=30 * HOUR)
+    traffic.say(ids, ["x", "y", "y"], BEGIN + 40 * HOUR)
+    assert judged(records, since=BEGIN + 39 * HOUR) == [0, 1, 1]
+    assert judged(records, until=BEGIN + 39 * HOUR) == []
+
+
+def test_scores_count_as_they_are_and_labels_before_scores(records, traffic):
+    ids = traffic.ask(["a", "b", "c"], ["x", "x", "x"])
+    traffic.say(ids, [None, "y", None], scores=[0.25, 1.0, None])
+    assert judged(records) == [0, 0.25]
+
+
+def test_the_last_word_on_an_answer_counts(records, traffic):
+    ids = traffic.ask(["a"], ["x"])
+    traffic.say(ids, ["y"], BEGIN + HOUR)
+    traffic.say(ids, ["x"], BEGIN + 2 * HOUR)
+    assert judged(records) == [1]
+
+
+def test_only_answers_that_the_version_gave_are_judged(records, traffic):
+    for version, route in (("2", "canary"), ("1", "shadow")):
+        traffic.say(traffic.ask(["a"], ["x"], version=version, route=route), ["x"])
+    failed = traffic.ask(["a"], ["x"], outcome="failed")
+    batch = traffic.ask(['{"input": ["a", "b"]}'], [["x", "y"]])
+    traffic.say(failed + batch, ["x", "x"])
+    assert judged(records) == []
+    assert judged(records, model="triage/2") == [1]
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "f" * 32, "0" * 32, "'; DROP TABLE inference", None])
+def test_feedback_on_requests_that_never_were_says_nothing(records, traffic, name):
+    traffic.ask(["a"], ["x"])
+    traffic.say([name], ["x"])
+    assert judged(records) == []
+
+
+def test_a_request_at_the_edge_of_an_hour_is_found(records, traffic):
+    ids = traffic.ask(["a", "b"], ["x", "x"], BEGIN + HOUR - timedelta(milliseconds=1), within=timedelta(seconds=1))
+    traffic.say(ids, ["x", "x"], BEGIN + 3 * HOUR)
+    assert judged(records) == [1, 1]
