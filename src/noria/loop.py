@@ -4,7 +4,7 @@ Handlers are durable and run at least once; each is idempotent by its event's id
 here is only who answers to what. A handler that fails is retried step by step and never dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from noria.domain.alert import Alert
@@ -24,6 +24,7 @@ from noria.domain.events import (
     VersionPromoted,
     WindowClosed,
 )
+from noria.governance.cards import Cards
 from noria.monitoring.alerts import Alerts
 from noria.monitoring.monitors import Monitors
 from noria.ports import Handlers, Notifier, StateStore, Steps
@@ -62,7 +63,7 @@ class Rooms:
     pipeline: Pipeline
     release: Release
     rollouts: Rollouts
-    write_card: Callable[[CandidateRegistered | VersionPromoted, Steps], None]
+    cards: Cards
 
 
 def handlers(rooms: Rooms) -> Handlers:
@@ -80,6 +81,6 @@ def handlers(rooms: Rooms) -> Handlers:
         CandidateRegistered: (rooms.release.judge_candidate,),
         GatePassed: (rooms.rollouts.begin,),
         GateFailed: (rooms.alerts.raise_alert,),
-        VersionPromoted: (rooms.alerts.resolve_for, rooms.write_card),
+        VersionPromoted: (rooms.alerts.resolve_for, rooms.cards.refresh),
         RolledBack: (rooms.alerts.raise_alert,),
     }

@@ -11,61 +11,81 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 from noria import bootstrap
+from noria.adapters.spool_file import discover
+from noria.adapters.spool_recovery import close_orphans
 from noria.bootstrap import Loop
-from noria.domain.errors import AlreadyRunning, NoriaError
-from noria.domain.status import Heartbeat, SpoolStatus
+from noria.domain.errors import AlreadyRunning, NoriaError, StorageCorrupted
+from noria.domain.status import AppliedProject, Heartbeat, SpoolStatus
+from noria.tables import SCHEMAS
 
 log = logging.getLogger("noria.worker")
 
-TURN_S = 0.25
-"""Pause between two turns, in seconds."""
+TURN_S = 0.1
+"""Pause between two turns of a lane, in seconds."""
+
+LOCK_PATIENCE_S = 1.0
+"""Model servers look at the lock for a moment now and then, in seconds to wait for them."""
+
+Duty = tuple[str, float, Callable[[], object]]
 
 
 class Worker:
-    """Turns the wheel: every turn does each duty once; a duty that fails is reported and the others go on."""
+    """Turns the wheel in two lanes, so that starting a model server never holds the log up.
+
+    A duty that fails is reported in the heartbeat and tried again at its next turn; the others go on.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.stopping = threading.Event()
+        self.reload = False
+        """Whether it stopped because another project text is in service."""
         self.spools: Mapping[str, SpoolStatus] = {}
         self.problems: dict[str, str] = {}
-        self.duties: tuple[tuple[str, float, Callable[[], None]], ...] = (
+        self.log_lane: tuple[Duty, ...] = (
             ("ship the log", 0.25, self._ship),
-            ("close windows", 0.25, loop.close_windows),
-            ("hand events to their workflows", 0.25, loop.dispatch),
-            ("move rollouts", 0.5, loop.tick_rollouts),
-            ("look at schedules and labels", 1.0, loop.look_at_triggers),
-            ("keep model servers up", 0.5, loop.keep_hosts_up),
-            ("give every endpoint a first version", 2.0, loop.ensure_first_versions),
-            ("guard the champion aliases", 5.0, loop.guard_aliases),
-            ("keep tables small", 300.0, loop.maintain_tables),
+            ("close windows", 0.25, self._close_windows),
+            ("hand events to their workflows", 0.1, self._dispatch),
+            ("move rollouts", 0.5, self._move_rollouts),
+            ("look at schedules and labels", 1.0, self._look_at_triggers),
             ("heartbeat", 1.0, self._heartbeat),
+            ("see whether the project changed", 1.0, self._see_project),
+            ("end what dead processes left open", 5.0, self._close_orphans),
+            ("keep tables small", 300.0, self._maintain_tables),
         )
-        """What a turn consists of: its name, how often at most (seconds), what to call."""
-        self._last = dict.fromkeys((name for name, _, _ in self.duties), float("-inf"))
+        self.fleet_lane: tuple[Duty, ...] = (
+            ("keep model servers up", 0.5, loop.fleet.reconcile),
+            ("give every endpoint a first version", 1.0, lambda: loop.first.ensure(loop.settings.project)),
+            ("guard the champion aliases", 5.0, self._guard_aliases),
+        )
+        """What a turn of each lane consists of: name, how often at most (seconds), what to call."""
 
     def run(self) -> None:
-        """Turn until told to stop, then ship what is left and stop the model servers."""
-        while not self.stopping.is_set():
-            self.turn()
-            self.stopping.wait(TURN_S)
+        """Turn until told to stop, then ship what is left."""
+        fleet = threading.Thread(target=self._turn, args=(self.fleet_lane,), name="fleet")
+        fleet.start()
+        self._turn(self.log_lane)
+        fleet.join()
         self._attempt("ship the log", self._ship)
         self._attempt("heartbeat", self._heartbeat)
 
-    def turn(self) -> None:
-        """Do every duty that is due."""
-        for name, every, duty in self.duties:
-            now = self.loop.clock.now_us() / 1e6
-            if now - self._last[name] >= every:
-                self._last[name] = now
-                self._attempt(name, duty)
+    def _turn(self, lane: tuple[Duty, ...]) -> None:
+        last = dict.fromkeys((name for name, _, _ in lane), float("-inf"))
+        while not self.stopping.is_set():
+            for name, every, duty in lane:
+                now = time.monotonic()
+                if now - last[name] >= every and not self.stopping.is_set():
+                    last[name] = now
+                    self._attempt(name, duty)
+            self.stopping.wait(TURN_S)
 
-    def _attempt(self, name: str, duty: Callable[[], None]) -> None:
+    def _attempt(self, name: str, duty: Callable[[], object]) -> None:
         try:
             duty()
         except NoriaError as error:
@@ -81,7 +101,51 @@ class Worker:
         self.problems[name] = problem
 
     def _ship(self) -> None:
-        self.spools = self.loop.ship()
+        self.spools = self.loop.shipper.turn()
+        found = (*self.loop.shipper.problems, *self.loop.spools.problems)
+        if found:
+            self.loop.rooms.alerts.raise_system("", "spool", "; ".join(found))
+            raise StorageCorrupted("; ".join(found))
+        self.loop.rooms.alerts.resolve_system("", "spool", "every spool is shipped again")
+
+    def _close_windows(self) -> None:
+        watermark = self.loop.shipper.watermark()
+        if watermark is not None:
+            self.loop.windows.close_due(self.loop.settings.project, watermark)
+
+    def _dispatch(self) -> None:
+        """Hand events over; one that was handed over before is left alone by the durable engine."""
+        for event in self.loop.state.pending_events():
+            self.loop.workflows.start(event)
+            self.loop.state.mark_handled(event.id)
+
+    def _move_rollouts(self) -> None:
+        for endpoint in self.loop.settings.project.endpoints:
+            self.loop.rooms.rollouts.tick(endpoint)
+
+    def _look_at_triggers(self) -> None:
+        self.loop.rooms.triggers.due(self.loop.clock.now())
+
+    def _guard_aliases(self) -> None:
+        for endpoint in self.loop.settings.project.endpoints:
+            if self.loop.rooms.rollouts.foreign_alias(endpoint):
+                summary = f"Somebody moved {endpoint}'s champion alias in the registry past the gates; it was set back."
+                self.loop.rooms.alerts.raise_system(endpoint, "registry", summary)
+
+    def _see_project(self) -> None:
+        applied = self.loop.state.get(AppliedProject, bootstrap.APPLIED)
+        if applied is not None and applied.hash != self.loop.applied:
+            log.info("another project text is in service: beginning anew")
+            self.reload = True
+            self.stopping.set()
+
+    def _close_orphans(self) -> None:
+        for path in discover(self.loop.settings.spool_dir):
+            close_orphans(path, self.loop.clock)
+
+    def _maintain_tables(self) -> None:
+        for table in SCHEMAS:
+            self.loop.records.optimize(table)
 
     def _heartbeat(self) -> None:
         with self.loop.state.note() as note:
@@ -104,18 +168,27 @@ def hold_lock(path: Path) -> IO[str]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        raise AlreadyRunning(
-            f"A worker of this project runs already (process {file.read().strip() or 'unknown'}).",
-            "There is one worker per project; stop that one first.",
-        ) from None
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while not _locked(file):
+        if time.monotonic() > deadline:
+            file.seek(0)
+            raise AlreadyRunning(
+                f"A worker of this project runs already (process {file.read().strip() or 'unknown'}).",
+                "There is one worker per project; stop that one first.",
+            )
+        time.sleep(0.05)
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def main() -> int:
@@ -132,10 +205,13 @@ def main() -> int:
                 signal.signal(number, lambda *_: worker.stopping.set())
             _stop_with_parent(worker)
             worker.run()
-            loop.host.stop_all()
+            if not worker.reload:
+                loop.host.stop_all()
     except NoriaError as error:
         log.error("%s", error)
         return 1
+    if worker.reload:  # the same process begins anew; its model servers go on
+        os.execv(sys.executable, [sys.executable, "-m", "noria.worker", *sys.argv[1:]])  # noqa: S606 (our own argv)
     return 0
 
 

@@ -7,12 +7,12 @@ Clean text is passed by one look with one regular expression. What is taken out 
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from noria.settings import Redaction
+from noria.settings import Project, Redaction
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 """A string in valid JSON."""
@@ -190,3 +190,27 @@ def _without(
         return f"{found[: span[0]]}[{kind.value}]{found[span[1] :]}"
 
     return pattern.sub(marked, text)
+
+
+class Redactors(Mapping[str, Redactor]):
+    """Endpoint → what is taken out of its bodies, as the project in service says at this moment.
+
+    Args:
+        project: The project in service.
+    """
+
+    def __init__(self, project: Callable[[], Project]) -> None:
+        self._project = project
+        self._made: dict[tuple[Redaction, ...], Redactor] = {}
+
+    def __getitem__(self, endpoint: str) -> Redactor:
+        kinds = self._project().endpoints[endpoint].redact
+        if kinds not in self._made:
+            self._made[kinds] = Redactor(kinds)
+        return self._made[kinds]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._project().endpoints)
+
+    def __len__(self) -> int:
+        return len(self._project().endpoints)

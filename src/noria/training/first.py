@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noria.domain.endpoint import Route
-from noria.domain.errors import UnknownModel
 from noria.domain.events import CandidateRegistered, RetrainRequested
 from noria.domain.model import Alias, Flavor, ModelVersion
 from noria.domain.run import Run
@@ -61,10 +60,8 @@ class FirstVersions:
                 note.emit(RetrainRequested(endpoint=endpoint, actor=ACTOR, reason=reason, at=self.clock.now()))
 
     def _champion(self, model: str) -> ModelVersion | None:
-        try:
-            return self.registry.version(model, Alias.CHAMPION)
-        except UnknownModel:
-            return None
+        champion = self.registry.aliases(model).get(Alias.CHAMPION)
+        return None if champion is None else self.registry.version(model, champion)
 
     def _upload(self, model: str, gguf: GgufModel) -> ModelVersion:
         options = {"context": gguf.context, "threads": gguf.threads, "slots": gguf.slots}

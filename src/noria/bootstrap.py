@@ -1,0 +1,305 @@
+"""The one composition root: here, and nowhere else, ports meet adapters.
+
+Heavy libraries are imported by the functions that need them, so that a command which only reads the state starts fast
+and an API process stays small.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noria.adapters.clock import SystemClock
+from noria.adapters.sql import SqlState, migrate
+from noria.domain.status import AppliedProject
+from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
+from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
+from noria.settings import Policy, Settings
+
+if TYPE_CHECKING:
+    from noria.adapters.delta import DeltaStore
+    from noria.adapters.local import LocalHost
+    from noria.adapters.spool_reader import SpoolFolder
+    from noria.adapters.upstream import HttpUpstream
+    from noria.governance.cards import Cards
+    from noria.loop import Rooms
+    from noria.monitoring.windows import Windows
+    from noria.ports import ComputeEngine, Workflows
+    from noria.release.fleet import Fleet
+    from noria.release.manual import Manual
+    from noria.serving.recorder import Recorder
+    from noria.serving.router import Router
+    from noria.serving.shipping import Shipper
+    from noria.training.first import FirstVersions
+
+ACTOR = "noria"
+APPLIED = "project"
+"""Id of the one AppliedProject."""
+
+
+def settings(root: Path) -> Settings:
+    """What `noria.yaml` in that folder says now, whether it is in service or not."""
+    return load_project(root)
+
+
+def clock() -> Clock:
+    """The system's clock."""
+    return SystemClock()
+
+
+def state(settings: Settings) -> SqlState:
+    """The control plane's memory, its schema brought up to date."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    migrate(settings.state_url)
+    return SqlState(settings.state_url, clock())
+
+
+def in_service(settings: Settings, store: StateStore) -> Settings:
+    """The project as it was applied last; the file is applied if none was yet."""
+    applied = store.get(AppliedProject, "project")
+    if applied is not None:
+        return parse_project(applied.text, settings.root)
+    text = read_text(settings.root, FILE_NAME)
+    apply(store, settings, text, ACTOR, "first start")
+    return settings
+
+
+def apply(store: StateStore, settings: Settings, text: str, actor: str, reason: str, changes: str = "") -> str:
+    """Take a project's text into service; returns its hash."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    before = store.get(AppliedProject, "project")
+    evidence = {"hash": digest, "before": before.hash if before else "", "changes": changes.splitlines()}
+    with store.change(actor, "project.applied", settings.project.project, reason=reason, evidence=evidence) as change:
+        change.put(AppliedProject(text=text, hash=digest, applied_at=datetime.now(UTC), actor=actor))
+    return digest
+
+
+def records(settings: Settings) -> RecordStore:
+    """The tables."""
+    from noria.adapters.delta import DeltaStore
+
+    return DeltaStore(settings.tables_dir)
+
+
+def registry(settings: Settings) -> ModelRegistry:
+    """Models and their versions."""
+    from noria.adapters.mlflow import MlflowRegistry
+
+    return MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
+
+
+def host(settings: Settings) -> "LocalHost":
+    """The model servers on this machine."""
+    from noria.adapters.local import LocalHost
+
+    return LocalHost(settings.run_dir, lambda v: registry(settings).download(v), settings.run_dir / "worker.lock")
+
+
+def manual(settings: Settings) -> "Manual":
+    """What a person may decide: rollback, override."""
+    from noria.release.manual import Manual
+
+    return Manual(state(settings), clock(), host(settings).running)
+
+
+# --- an API process -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What an API process is made of."""
+
+    router: "Router"
+    upstream: "HttpUpstream"
+    recorder: "Recorder"
+    state: StateStore
+    clock: Clock
+    read_drift: Callable[[str], Sequence[Mapping[str, Any]]]
+    close: Callable[[], None]
+
+
+def api(settings: Settings, slot: str) -> Api:
+    """Compose an API process that alone writes the spool of that slot."""
+    from noria.adapters.spool import SqliteSpool
+    from noria.adapters.upstream import HttpUpstream
+    from noria.serving.recorder import Recorder
+    from noria.serving.redaction import Redactors
+    from noria.serving.router import Router
+
+    times, store = clock(), state(settings)
+    project = in_service(settings, store).project
+    router = Router(store, project, lambda text: parse_project(text, settings.root).project, times)
+    spool = SqliteSpool(settings.spool_dir, slot)
+    recorder = Recorder(spool, Redactors(lambda: router.project), times)
+
+    def read_drift(endpoint: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = records(settings).scan("drift_metrics", endpoint=endpoint).to_pylist()
+        return sorted(rows, key=lambda row: row["window"]["start"])
+
+    return Api(router, HttpUpstream(), recorder, store, times, read_drift, spool.close)
+
+
+# --- the worker -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What the worker turns: the rooms, composed for the project in service."""
+
+    settings: Settings
+    applied: str
+    """Hash of the project's text that this was composed for."""
+    state: StateStore
+    clock: Clock
+    records: "DeltaStore"
+    registry: ModelRegistry
+    host: "LocalHost"
+    spools: "SpoolFolder"
+    shipper: "Shipper"
+    windows: "Windows"
+    rooms: "Rooms"
+    fleet: "Fleet"
+    first: "FirstVersions"
+    workflows: "Workflows"
+
+
+@contextmanager
+def loop(settings: Settings) -> Iterator[Loop]:
+    """Compose the worker; closes the durable engine and what it is running in the end."""
+    from noria.adapters.compute import LocalCompute
+    from noria.adapters.delta import DeltaStore
+    from noria.adapters.mlflow import MlflowRegistry
+    from noria.adapters.spool_reader import SpoolFolder
+    from noria.adapters.workflows import DbosWorkflows
+    from noria.loop import handlers
+    from noria.monitoring.windows import Windows
+    from noria.release.fleet import Fleet
+    from noria.serving.shipping import Shipper
+    from noria.training.first import FirstVersions
+
+    times, store = clock(), state(settings)
+    settings = in_service(settings, store)
+    applied = store.get(AppliedProject, APPLIED)
+    tables = DeltaStore(settings.tables_dir)
+    models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
+    servers, spools, compute = host(settings), SpoolFolder(settings.spool_dir), LocalCompute()
+    rooms = _rooms(settings, store, times, tables, models, servers, compute)
+    workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
+    try:
+        yield Loop(
+            settings=settings,
+            applied=applied.hash if applied else "",
+            state=store,
+            clock=times,
+            records=tables,
+            registry=models,
+            host=servers,
+            spools=spools,
+            shipper=Shipper(spools.readers, tables, times),
+            windows=Windows(store, tables),
+            rooms=rooms,
+            fleet=Fleet(store, models, servers, times),
+            first=FirstVersions(store, models, times, resolver(settings), rooms.cards.write),
+            workflows=workflows,
+        )
+    finally:
+        workflows.close()  # first: a job that dies with its engine would be put down as a failed step
+        compute.close()
+        spools.close()
+
+
+def resolver(settings: Settings) -> Callable[[str], Path]:
+    """`gguf:` of the project file → the file."""
+    from noria.adapters.modelfiles import resolve_gguf
+
+    return lambda path: resolve_gguf(path, settings.root)
+
+
+def _rooms(
+    settings: Settings,
+    store: StateStore,
+    times: Clock,
+    tables: RecordStore,
+    models: ModelRegistry,
+    servers: ModelHost,
+    compute: "ComputeEngine",
+) -> "Rooms":
+    from noria.adapters.notify import notifiers
+    from noria.adapters.upstream import HttpUpstream
+    from noria.loop import Notifications, Rooms
+    from noria.monitoring.alerts import Alerts
+    from noria.monitoring.baselines import Baselines
+    from noria.monitoring.monitors import Monitors
+    from noria.release.case import Rows
+    from noria.release.gates import Release
+    from noria.release.rollouts import Rollouts
+    from noria.release.trial import Trial
+    from noria.serving.redaction import Redactors
+    from noria.training.pipeline import Pipeline
+    from noria.training.triggers import Triggers
+
+    project, redactors = settings.project, Redactors(lambda: settings.project)
+    written = cards(settings, store, models)
+    monitors = Monitors(store, tables, Baselines(models), project)
+    pipeline = Pipeline(
+        state=store,
+        records=tables,
+        registry=models,
+        compute=compute,
+        clock=times,
+        settings=lambda: settings,
+        redact=lambda endpoint: lambda text: redactors[endpoint].text(text)[0],
+        write_card=written.write,
+    )
+
+    def holdout(endpoint: str, run_id: str) -> Rows | None:
+        held = pipeline.holdout(endpoint, run_id)
+        if held is None:
+            return None
+        return Rows(texts=held.texts, labels=held.labels, groups=held.groups, origins=held.origins)
+
+    release = Release(
+        state=store,
+        registry=models,
+        host=servers,
+        trial=Trial(HttpUpstream),
+        clock=times,
+        policy=policies(settings),
+        task=lambda endpoint: project.endpoints[endpoint].task,
+        holdout=holdout,
+    )
+    rollouts = Rollouts(
+        state=store,
+        registry=models,
+        host=servers,
+        store=tables,
+        clock=times,
+        endpoint=lambda name: project.endpoints[name],
+    )
+    return Rooms(
+        monitors=monitors,
+        alerts=Alerts(store, times, monitors.moved),
+        notifications=Notifications(store, notifiers(settings)),
+        triggers=Triggers(store, tables, times, lambda: project),
+        pipeline=pipeline,
+        release=release,
+        rollouts=rollouts,
+        cards=written,
+    )
+
+
+def policies(settings: Settings) -> Callable[[str], "tuple[Policy, str]"]:
+    """Endpoint → its policy, read anew each time, and the policy's hash."""
+    from noria.governance.policy import load_policy
+
+    return lambda endpoint: load_policy(settings.root / settings.project.endpoints[endpoint].policy)
+
+
+def cards(settings: Settings, store: StateStore, models: ModelRegistry) -> "Cards":
+    """What writes model cards."""
+    from noria.governance.cards import Cards
+
+    return Cards(store, models, clock(), settings.project, policies(settings))

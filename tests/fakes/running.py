@@ -1,0 +1,166 @@
+"""A real project, really up: what end-to-end tests drive as a user would, over HTTP and the command line."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+YAML = """
+project: shop
+endpoints:
+  triage:
+    task: classification
+    policy: policies/triage.yaml
+    group: channel
+    training: {{data: data/messages.csv, min_labels: 100, label_wait: 1m, cooldown: 1s}}
+    monitors: {{window: 1s}}
+    rollout: {{shadow_requests: 20, steps: [50], step_requests: 20}}
+{more}
+"""
+
+
+def noria(root: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line on a project."""
+    full = [sys.executable, "-m", "noria.cli", "--project", str(root), *command]
+    done = subprocess.run(full, capture_output=True, text=True, timeout=120, check=False)
+    assert not check or done.returncode == 0, f"noria {' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def noria_json(root: Path, *command: str) -> Any:
+    """Run the command line and read its JSON."""
+    return json.loads(noria(root, *command, "--json").stdout)
+
+
+def new_project(root: Path, more: str = "") -> Path:
+    """`noria init` with windows and rollouts that are short enough for a test."""
+    subprocess.run(
+        [sys.executable, "-m", "noria.cli", "init", str(root), "--without-llm"], check=True, capture_output=True
+    )
+    (root / "noria.yaml").write_text(YAML.format(more=more))
+    return root
+
+
+@dataclass
+class Running:
+    """`noria up` in a process of its own."""
+
+    root: Path
+    process: subprocess.Popen[bytes] | None = None
+    url: str = ""
+
+    def start(self, timeout_s: float = 120) -> "Running":
+        """Bring the project up and wait until it is ready."""
+        log = (self.root / "up.log").open("ab")
+        command = [sys.executable, "-m", "noria.cli", "--project", str(self.root), "up", "--port", "0"]
+        self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        self.wait_until(lambda: (self.root / ".noria/run/up.json").exists(), timeout_s)
+        self.url = json.loads((self.root / ".noria/run/up.json").read_text())["url"]
+        self.wait_until(lambda: self.get("/readyz")[0] == 200, timeout_s)
+        return self
+
+    def stop(self) -> None:
+        """Ctrl-C, and wait for the clean end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            assert self.process.wait(timeout=90) == 0, self.log()
+
+    def log(self) -> str:
+        """What it printed so far."""
+        return (self.root / "up.log").read_text(errors="replace")[-6000:]
+
+    def wait_until(self, happened: Callable[[], object], timeout_s: float = 60) -> None:
+        """Wait for something to become true; the failure shows what Noria printed."""
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            assert self.process is None or self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, f"it did not happen in {timeout_s} s\n{self.log()}"
+            time.sleep(0.1)
+
+    def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Send one request on a connection of its own; status 0 if the connection broke."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, raw, {"content-type": "application/json", **(headers or {})})
+            reply = connection.getresponse()
+            text = reply.read()
+        except (OSError, http.client.HTTPException):
+            return 0, None, {}
+        finally:
+            connection.close()
+        said = dict((name.lower(), value) for name, value in reply.getheaders())
+        try:
+            return reply.status, json.loads(text), said
+        except ValueError:
+            return reply.status, text, said
+
+    def get(self, path: str) -> tuple[int, Any, Mapping[str, str]]:
+        """GET."""
+        return self.request("GET", path)
+
+    def post(self, path: str, body: object) -> tuple[int, Any, Mapping[str, str]]:
+        """POST JSON."""
+        return self.request("POST", path, body)
+
+    def status(self) -> dict[str, Any]:
+        """`GET /api/status`."""
+        said: dict[str, Any] = self.get("/api/status")[1]
+        return said
+
+    def kill(self, who: str) -> int:
+        """SIGKILL the API, the worker, or the champion's model server; returns the pid that died."""
+        if who == "modelserver":
+            pid = next(json.loads(p.read_text())["pid"] for p in (self.root / ".noria/run").glob("*triage*.json"))
+        else:
+            pid = json.loads((self.root / ".noria/run/up.json").read_text())["children"][who]
+        os.kill(pid, signal.SIGKILL)
+        return int(pid)
+
+
+@dataclass
+class Load:
+    """Callers that ask at the same time, and keep what they were told."""
+
+    running: Running
+    texts: list[str]
+    threads: int = 4
+    answered: list[str] = field(default_factory=list)
+    """Ids of requests that got 200."""
+    refused: list[int] = field(default_factory=list)
+    """Other statuses; 0 is a broken connection."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _workers: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        for number in range(self.threads):
+            worker = threading.Thread(target=self._ask, args=(random.Random(number),))
+            worker.start()
+            self._workers.append(worker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for worker in self._workers:
+            worker.join()
+
+    def _ask(self, chance: random.Random) -> None:
+        while not self._stop.is_set():
+            status, _, headers = self.running.post("/predict", {"input": chance.choice(self.texts)})
+            if status == 200:
+                self.answered.append(headers["x-request-id"])
+            else:
+                self.refused.append(status)
+                time.sleep(0.05)
+            time.sleep(0.005)
