@@ -241,6 +241,24 @@ def test_files_that_no_snapshot_needs_are_deleted_after_their_time(real):
     assert len(ids(real.scan("inference"))) == 20
 
 
+def test_a_table_that_is_written_often_does_not_fall_into_small_files(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(delta, "_TIDY_EVERY", 20)
+    for version in range(1, 51):
+        real.append("inference", requests(version % 3), "a", version)
+        assert len(deltalake.DeltaTable(str(tmp_path / "tables" / "inference")).file_uris()) <= 20
+    assert len(ids(real.scan("inference"))) == 50
+
+
+def test_tidying_that_fails_does_not_fail_the_append(real, monkeypatch):
+    monkeypatch.setattr(delta, "_TIDY_EVERY", 1)
+
+    def busy(*_):
+        raise deltalake.exceptions.DeltaError("no room")
+
+    monkeypatch.setattr(delta, "_crowded", busy)
+    assert real.append("inference", requests(0), "a", 1) is True
+
+
 def test_an_absent_table_needs_no_care(real):
     assert real.optimize("feedback") == {"files": 0, "compacted": 0, "deleted": 0}
 

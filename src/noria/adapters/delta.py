@@ -5,6 +5,7 @@ version is there already, and the very handle that was asked is the one that wri
 slipped in between makes the commit fail instead of doubling rows.
 """
 
+import contextlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,15 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    QueryBuilder,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
@@ -22,9 +31,15 @@ from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
 
 _ZSTD: Final = WriterProperties(compression="ZSTD", compression_level=3)
 _TRIES: Final = 5
-_SMALL_FILES: Final = 16
-"""Fewer files than this in a table aren't worth compacting."""
-_RETENTION: Final = timedelta(days=7)
+_TIDY_EVERY: Final = 32
+"""Versions after which a table's small files are put together: every reader and writer pays for each file."""
+_SMALL_BYTES: Final = 16 << 20
+_CROWD: Final = 16
+"""Fewer small files than this aren't worth putting together."""
+_RETENTION: Final = timedelta(hours=6)
+_CONFIGURATION: Final = {"delta.logRetentionDuration": "interval 6 hours"}
+_NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""delta-rs would look at every file of the log after every commit; `_tidy` and `optimize` do so now and then."""
 
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _READS: Final = re.compile(r"\s*(?:select|with|explain|describe|show)\b", re.IGNORECASE)
@@ -53,12 +68,19 @@ class DeltaStore:
                 handle = self._open(table) or _create(self._uri(table), table, self._options)
                 if (handle.transaction_version(app_id) or 0) >= version:
                     return False
-                write_deltalake(handle, rows, mode="append", writer_properties=_ZSTD, commit_properties=once)
+                write_deltalake(
+                    handle,
+                    rows,
+                    mode="append",
+                    writer_properties=_ZSTD,
+                    commit_properties=once,
+                    post_commithook_properties=_NO_HOOKS,
+                )
             except CommitFailedError:  # another writer was faster: look again at what is there
                 continue
             except (DeltaError, OSError) as error:
-                problem = f"The table {table} can't be written: {error}"
-                raise LogUnavailable(problem, "Free space or let Noria write there; the worker tries again.") from error
+                raise _unwritable(table, error) from error
+            self._tidy(handle)
             return True
         raise Conflict(f"The table {table} is written by others all the time.", "The worker tries again.")
 
@@ -112,32 +134,41 @@ class DeltaStore:
         return -1 if handle is None else int(handle.version())
 
     def optimize(self, table: str, retention: timedelta = _RETENTION) -> Mapping[str, int]:
-        """Put small files together, write a checkpoint, and delete files that no snapshot younger than that needs.
+        """Put small files together, and delete log entries and files that no snapshot younger than that needs.
 
-        Safe beside writers and readers: if a writer is faster, nothing is done until the next call.
+        Safe beside writers and readers: if a writer is faster, nothing is put together until the next call.
 
         Args:
-            table: Table to look after; one with few files is left alone.
+            table: Table to look after.
             retention: How long an older snapshot can still be read; shorter than a reader or writer takes is unsafe.
 
         Returns:
             `files`: files in the table before; `compacted`: files replaced by larger ones; `deleted`: files deleted.
         """
-        done = {"files": 0, "compacted": 0, "deleted": 0}
         handle = self._open(table)
         if handle is None:
-            return done
-        done["files"] = len(handle.file_uris())
-        if done["files"] < _SMALL_FILES:
-            return done
+            return {"files": 0, "compacted": 0, "deleted": 0}
+        files = len(handle.file_uris())
         try:
-            done["compacted"] = int(handle.optimize.compact(writer_properties=_ZSTD)["numFilesRemoved"])
+            compacted = _compacted(handle, None) if _crowded(handle) else 0
+            handle.create_checkpoint()
+            handle.cleanup_metadata()
+            hours = int(retention.total_seconds() // 3600)
+            deleted = handle.vacuum(hours, dry_run=False, enforce_retention_duration=False)
         except CommitFailedError:
-            return done
-        handle.create_checkpoint()
-        hours = int(retention.total_seconds() // 3600)
-        done["deleted"] = len(handle.vacuum(hours, dry_run=False, enforce_retention_duration=False))
-        return done
+            return {"files": files, "compacted": 0, "deleted": 0}
+        except (DeltaError, OSError) as error:
+            raise _unwritable(table, error) from error
+        return {"files": files, "compacted": compacted, "deleted": len(deleted)}
+
+    @staticmethod
+    def _tidy(handle: DeltaTable) -> None:
+        """Every so many versions, put small files together. Best done now, but the rows are safe without it."""
+        if handle.version() % _TIDY_EVERY == 0:
+            with contextlib.suppress(DeltaError, OSError):
+                if _crowded(handle):
+                    _compacted(handle, _SMALL_BYTES)
+                handle.create_checkpoint()
 
     def _uri(self, table: str) -> str:
         return f"{self._root}/{table}"
@@ -161,8 +192,34 @@ class DeltaStore:
 def _create(uri: str, table: str, options: dict[str, str]) -> DeltaTable:
     """Make an empty table, unless somebody else has done so this moment."""
     return DeltaTable.create(
-        uri, schema=SCHEMAS[table], mode="ignore", partition_by=PARTITION.get(table), storage_options=options
+        uri,
+        schema=SCHEMAS[table],
+        mode="ignore",
+        partition_by=PARTITION.get(table),
+        configuration=_CONFIGURATION,
+        storage_options=options,
     )
+
+
+def _unwritable(table: str, error: Exception) -> LogUnavailable:
+    remedy = "Free space or let Noria write there; the worker tries again."
+    return LogUnavailable(f"The table {table} can't be written: {error}", remedy)
+
+
+def _crowded(handle: DeltaTable) -> bool:
+    """Whether any folder of a table holds many small files."""
+    files = pa.table(handle.get_add_actions(flatten=True))
+    columns = [name for name in files.column_names if name.startswith("partition.")]
+    small = files.filter(pc.field("size_bytes") < _SMALL_BYTES).group_by(columns).aggregate([([], "count_all")])
+    return any(count >= _CROWD for count in small["count_all"].to_pylist())
+
+
+def _compacted(handle: DeltaTable, target_bytes: int | None) -> int:
+    """Put small files together into files of about that size; how many there were."""
+    done = handle.optimize.compact(
+        target_size=target_bytes, writer_properties=_ZSTD, post_commithook_properties=_NO_HOOKS
+    )
+    return int(done["numFilesRemoved"])
 
 
 def _conditions(
