@@ -2,13 +2,14 @@
 
 import json
 import string
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from noria.serving import redaction
-from noria.serving.redaction import Redactor
+from noria.serving.redaction import Redactor, Redactors
 from noria.settings import Redaction
 
 REDACTOR = Redactor(Redaction)
@@ -80,6 +81,22 @@ def test_national_numbers_are_known_in_the_regions_that_were_chosen():
     text = "ruf 030 901820 an"
     assert REDACTOR.text(text)[0] == text
     assert Redactor(Redaction, regions=("DE", "US")).text(text)[0] == "ruf [phone] an"
+
+
+def test_each_endpoint_has_the_redactor_that_the_project_in_service_gives_it():
+    def project(*kinds):
+        endpoints = {name: SimpleNamespace(redact=kinds) for name in ("triage", "assistant")}
+        return SimpleNamespace(endpoints=endpoints)
+
+    in_service = [project(Redaction.EMAIL)]
+    redactors = Redactors(lambda: in_service[-1])
+    assert redactors["triage"].text("jo@x.org")[0] == "[email]"
+    assert redactors["triage"] is redactors["assistant"]
+    in_service.append(project())
+    assert redactors["triage"].text("jo@x.org")[0] == "jo@x.org"
+    assert "unknown" not in redactors
+    assert list(redactors) == ["triage", "assistant"]
+    assert len(redactors) == 2
 
 
 @given(prose, emails, prose)
