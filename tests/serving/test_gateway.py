@@ -139,6 +139,7 @@ async def test_more_work_than_the_process_may_hold_is_told_to_come_back():
     ("script", "status", "kind"),
     [
         (reply({"error_code": "BAD", "message": "no column text"}, 400), 400, "rejected"),
+        (reply({"message": "no embeddings here"}, 501), 400, "rejected"),
         (reply({"message": "division by zero"}, 500), 502, "failed"),
         (Script(404), 502, "failed"),
         (Script(302), 502, "failed"),

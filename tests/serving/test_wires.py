@@ -249,8 +249,8 @@ def test_an_answer_that_holds_no_choices_is_a_failure(body):
 
 
 def test_error_bodies_of_both_wires_give_their_sentence():
-    assert replies.error_message(b'{"error": {"message": "too long"}}') == "too long"
-    assert replies.error_message(b'{"error_code": "BAD", "message": "no column text"}') == "no column text"
+    assert replies.error_message(b'{"error": {"message": "too long"}}') == "too long."
+    assert replies.error_message(b'{"error_code": "BAD", "message": "no column text"}') == "no column text."
     assert replies.error_message(b"<html>secret</html>") == "it gives no reason."
 
 

@@ -17,8 +17,9 @@ from noria.serving.replies import garbage
 from noria.serving.router import Router
 from noria.serving.wires import Call
 
-PATIENCE_S = 10.0
-"""How long a request waits for a model server to take it, in seconds; never longer than the endpoint's timeout."""
+PATIENCE_S = 20.0
+"""How long a request waits for a model server to take it, in seconds; never longer than the endpoint's timeout. A
+model server that was killed takes 3 to 10 seconds to be found dead, started and loaded on two busy cores."""
 FIRST_PAUSE_S = 0.025
 LONGEST_PAUSE_S = 0.5
 LONGEST_ANSWER = 64 * 1024 * 1024

@@ -8,8 +8,10 @@ import msgspec
 
 from noria.domain.errors import InvalidRequest, Overloaded, UpstreamFailed
 
-_CALLERS_FAULT = frozenset({400, 413, 415, 422})
-"""Statuses by which a model server says that the request is at fault; any other is its own trouble, or ours."""
+_CALLERS_FAULT = frozenset({400, 413, 415, 422, 501})
+"""Statuses by which a model server says that the request is at fault (501: it can't do such a thing); any other is its
+own trouble, or ours."""
+_PASSED_ON = frozenset({400, 413, 415, 422, 429})
 _NO_TIME = frozenset({429, 503})
 
 
@@ -105,7 +107,7 @@ def judge(read: Callable[[bytes], Reply], status: int, body: bytes, version: str
 
 def passes_on(status: int, body: bytes) -> bool:
     """Whether an OpenAI error body is for the caller as it is: about the request, or about his pace."""
-    if status not in _CALLERS_FAULT and status != 429:
+    if status not in _PASSED_ON:
         return False
     try:
         value = msgspec.json.decode(body)
@@ -122,7 +124,10 @@ def error_message(body: bytes) -> str:
         return "it gives no reason."
     error = value.get("error", value) if isinstance(value, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    return message[:500] if isinstance(message, str) and message else "it gives no reason."
+    if not isinstance(message, str) or not message.strip():
+        return "it gives no reason."
+    sentence = message.strip()[:500]
+    return sentence if sentence[-1] in ".!?" else f"{sentence}."
 
 
 def _replied(body: bytes, key: str) -> dict[str, Any]:
