@@ -1,12 +1,13 @@
 """A state store in memory, with the semantics of the real one: nouns go through JSON, changes are all or nothing."""
 
 import itertools
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from noria.adapters.codec import decode, decode_event, encode, encode_event
 from noria.domain.audit import AuditEvent, AuditHead
@@ -79,7 +80,7 @@ class FakeState:
             action=action,
             subject=subject,
             reason=reason,
-            evidence=json.loads(json.dumps(evidence or {})),
+            evidence=msgspec.json.decode(msgspec.json.encode(evidence or {})),
         )
         with self.note() as change:
             yield change

@@ -22,6 +22,7 @@ from noria.domain.errors import Conflict, StateUnavailable, StorageCorrupted
 from noria.domain.events import GatePassed, RunStarted
 from noria.domain.gate import GateResult, Verdict
 from noria.domain.rollout import Arm, Rollout, Stage
+from noria.domain.status import AppliedProject
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 POSTGRES = os.environ.get("NORIA_TEST_POSTGRES_URL", "")
@@ -361,6 +362,45 @@ def test_the_account_can_be_read_with_any_sql_client(url):
     [event] = state.audit_trail()
     assert isinstance(event, AuditEvent)
     state.close()
+
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from noria.adapters.sql import SqlState
+from noria.domain.events import RunStarted
+from noria.domain.status import AppliedProject
+
+class Now:
+    def now(self):
+        return datetime.now(UTC)
+
+state = SqlState(sys.argv[1], Now())
+for n in range(10**6):
+    with state.change("ana", "project.applied", str(n)) as change:
+        change.put(AppliedProject(text=str(n), hash="", applied_at=state._clock.now(), actor="ana"))
+        change.emit(RunStarted(endpoint="triage", run_id=str(n)))
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.chaos
+def test_a_writer_that_is_killed_leaves_whole_changes_only(url):
+    migrate(url)
+    for kill_after in (1, 7, 20):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+        told = [int(next(writer.stdout)) for _ in range(kill_after)][-1]
+        writer.kill()
+        rest = writer.communicate()[0].split()
+        state = SqlState(url, Ticking())
+        trail = list(state.audit_trail())
+        assert broken_at(trail) is None
+        last = int(trail[-1].subject)
+        assert last >= (int(rest[-1]) if rest else told)  # what was told to be committed is there
+        assert state.get(AppliedProject, "project").text == str(last)
+        assert RunStarted(endpoint="triage", run_id=str(last)) in state.pending_events(10**6)
+        assert state.get(AuditHead, "audit") == AuditHead(sequence=len(trail), hash=trail[-1].hash)
+        state.close()
 
 
 def test_the_state_is_light_enough_for_the_api_process():
