@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice")
     parser.add_argument("--port", type=int, default=8480, help="port to listen on; 0 picks a free one")
-    parser.add_argument("--rate", type=float, default=100.0, help="messages a second")
+    parser.add_argument("--rate", type=float, default=80.0, help="messages a second")
     arguments = parser.parse_args()
     began = time.monotonic()
     console = Console()
@@ -42,6 +42,7 @@ def main() -> int:
         asyncio.run(story.tell())
     finally:
         story.stop()
+        story.write_down(MARK / "story.txt")
     summary = summarise(ROOT, story, time.monotonic() - began)
     return show(summary, MARK / "summary.json", console)
 

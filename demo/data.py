@@ -22,6 +22,8 @@ NEW = {
     "claritin": r"claritin",
 }
 TRAIN_ROWS = 5_000
+TOPIC_ROWS = 3_000
+"""Most messages of one new topic, so that no topic drowns the others."""
 _TOPICS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in {**OLD, **NEW}.items()}
 
 
@@ -79,8 +81,7 @@ def world(seed: int) -> World:
     chance.shuffle(messages)
     old = [m for m in messages if not m.is_new]
     by_topic = [[m for m in messages if m.group == topic] for topic in NEW]
-    shortest = min(map(len, by_topic))
-    new = [m for topic in by_topic for m in topic[:shortest]]
+    new = [m for topic in by_topic for m in topic[:TOPIC_ROWS]]
     chance.shuffle(new)
     return World(old[:TRAIN_ROWS], cycle(old[TRAIN_ROWS:]), cycle(new))
 

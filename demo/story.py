@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,20 @@ class Story:
             self.up.send_signal(signal.SIGINT)
             self.up.wait(timeout=60)
 
+    def write_down(self, path: Path) -> None:
+        """Keep the story's lines."""
+        if hasattr(self, "view"):
+            path.write_text("\n".join(self.view.told) + "\n", encoding="utf-8")
+
     async def tell(self) -> None:
         """The whole story."""
         url = await asyncio.to_thread(self.start)
         self.traffic = Traffic(url, world(self.seed), self.seed, self.rate)
-        self.view = View(self.traffic)
+        self.view = View(self.traffic, self.console)
         watch = asyncio.create_task(self._watch(url))
         talk = asyncio.create_task(self.traffic.run())
-        with Live(self.view, console=self.console, refresh_per_second=4):
+        live = Live(self.view, console=self.console, refresh_per_second=4)
+        with live if self.console.is_terminal else nullcontext():
             await self._quiet(url)
             await self._change()
             await self._recover()

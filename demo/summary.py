@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,8 @@ def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
 
 
 def _drift_alarm(story: Story) -> dict[str, Any]:
-    alarm = story.alarms[story.moments.stationary_alarms]
+    """The first alarm of a drift monitor; the quality monitor sees the change, too, but only where labels come."""
+    alarm = next(a for a in story.alarms[story.moments.stationary_alarms :] if a["monitor"] != "quality")
     m = story.moments
     return {
         "monitor": alarm["monitor"],
@@ -115,9 +115,7 @@ def _install_seconds(root: Path) -> float | None:
 
 
 def _train_seconds(run: dict[str, Any]) -> float:
-    step = next(s for s in run["steps"] if s["name"] == "train")
-    span = datetime.fromisoformat(step["finished_at"]) - datetime.fromisoformat(step["started_at"])
-    return round(span.total_seconds(), 1)
+    return round(float(next(s["seconds"] for s in run["steps"] if s["name"] == "train")), 1)
 
 
 def checks(summary: dict[str, Any]) -> dict[str, bool]:
@@ -128,8 +126,8 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
         "no failed request": summary["failed_requests"] == 0,
         "every request is in the table": summary["records_in_table"] == summary["requests"],
         "no record twice, none left behind": summary["duplicates"] == 0 and summary["spool_left"] == 0,
-        "accuracy on the new world rose": right["after_new"] > right["during_new"] + 0.1,
-        "nothing lost on the old world": right["after_old"] > right["before"] - 0.05,
+        "accuracy on the new world rose": (right["after_new"] or 0) > (right["during_new"] or 1) + 0.1,
+        "nothing lost on the old world": (right["after_old"] or 0) > (right["before"] or 1) - 0.05,
         "chat recorded and redacted": summary["llm"]["recorded"] == 1 and summary["llm"]["redacted"],
         "audit chain holds": summary["audit"]["verified"],
     }

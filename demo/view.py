@@ -4,7 +4,7 @@ import time
 from collections import deque
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -23,8 +23,9 @@ def bar(share: float, colour: str = "cyan", width: int = WIDTH) -> Text:
 class View:
     """Collects what happened and draws it."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, console: Console) -> None:
         self.traffic = traffic
+        self.console = console
         self.started = time.monotonic()
         self.phase = "starting"
         self.status: dict[str, Any] = {}
@@ -32,10 +33,12 @@ class View:
         self.told: list[str] = []
 
     def tell(self, what: str, style: str = "white") -> None:
-        """Add a line to the story."""
+        """Add a line to the story; where nobody watches a terminal, print it."""
         line = f"{time.monotonic() - self.started:6.1f} s  {what}"
         self.told.append(line)
         self.news.append(Text(line, style))
+        if not self.console.is_terminal:
+            self.console.print(Text(line), soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
         return Group(

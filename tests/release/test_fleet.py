@@ -101,6 +101,9 @@ def test_a_version_that_nobody_needs_any_more_is_stopped(stage: Stage) -> None:
     stage.verdict("2", passed=False)
     stage.host.start(stage.registry.version("m", "2"))
     stage.fleet.reconcile()
+    assert set(stage.host.running()) == {"m/1", "m/2"}, "an API process may still send requests there"
+    stage.clock.pass_s(5)
+    stage.fleet.reconcile()
     assert set(stage.host.running()) == {"m/1"}
 
 
@@ -118,5 +121,7 @@ def test_a_passed_version_is_kept_until_its_rollout_has_had_time_to_begin(stage:
     stage.fleet.reconcile()
     assert "m/2" in stage.host.running()
     stage.clock.pass_s(61)
+    stage.fleet.reconcile()
+    stage.clock.pass_s(5)
     stage.fleet.reconcile()
     assert "m/2" not in stage.host.running()

@@ -1,8 +1,8 @@
 """Which model servers should be up, and the duty that makes it so."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import NoriaError
@@ -10,6 +10,8 @@ from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
 
+GRACE = timedelta(seconds=5)
+"""A server that has just become unneeded stays so long: an API process may still act on the route before."""
 ON_ITS_WAY = timedelta(minutes=1)
 """A verdict this young may still be waiting for its rollout to begin, so its model server stays."""
 
@@ -22,6 +24,7 @@ class Fleet:
     registry: ModelRegistry
     host: ModelHost
     clock: Clock
+    _idle_since: dict[str, datetime] = field(default_factory=dict)
 
     def reconcile(self) -> None:
         """Start what is missing (it died, or the machine was restarted), stop what nobody needs.
@@ -32,7 +35,7 @@ class Fleet:
         routes = self.state.find(Route)
         running = self.host.running()
         problems = [problem for route in routes for problem in self._bring_up(route, running)]
-        for ref in self.unneeded(routes, running):
+        for ref in self._idle_long_enough(self.unneeded(routes, running)):
             self.host.stop(ref)
         if problems:
             raise NoriaError("; ".join(map(str, problems)))
@@ -57,6 +60,13 @@ class Fleet:
         """Refs of model servers whose version is decided about and has no place in any route or rollout."""
         needed = {target.ref for route in routes for target in _targets(route)}
         return [ref for ref in running if ref not in needed and not self._undecided(ref)]
+
+    def _idle_long_enough(self, unneeded: Iterable[str]) -> list[str]:
+        now = self.clock.now()
+        idle = {ref: self._idle_since.get(ref, now) for ref in unneeded}
+        self._idle_since.clear()
+        self._idle_since.update(idle)
+        return [ref for ref, since in idle.items() if now - since >= GRACE]
 
     def _undecided(self, ref: str) -> bool:
         verdicts = [v for v in self.state.find(Verdict) if f"{v.model}/{v.version}" == ref]
