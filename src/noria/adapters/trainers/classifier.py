@@ -156,6 +156,8 @@ def fit(texts: Sequence[str], labels: Sequence[str], origins: Sequence[str], opt
     )
     weights = np.where(np.asarray(origins, dtype=object) == "production", options.production_weight, 1.0)
     model.fit(list(texts), np.asarray(labels, dtype=object), logisticregression__sample_weight=weights)
+    for _, vectorizer in model[0].transformer_list:  # skops makes a file of each NumPy integer: ten thousand of them
+        vectorizer.vocabulary_ = {term: int(place) for term, place in vectorizer.vocabulary_.items()}
     return model
 
 
