@@ -60,9 +60,9 @@ class Running:
 
     def start(self, timeout_s: float = 120) -> "Running":
         """Bring the project up and wait until it is ready."""
-        log = (self.root / "up.log").open("ab")
         command = [sys.executable, "-m", "noria.cli", "--project", str(self.root), "up", "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        with (self.root / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         self.wait_until(lambda: (self.root / ".noria/run/up.json").exists(), timeout_s)
         self.url = json.loads((self.root / ".noria/run/up.json").read_text())["url"]
         self.wait_until(lambda: self.get("/readyz")[0] == 200, timeout_s)

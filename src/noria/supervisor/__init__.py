@@ -27,7 +27,7 @@ API_DRAIN_S = 30.0
 """How long an API process may finish what it is answering, in seconds."""
 WORKER_STOP_S = 45.0
 """How long the worker may ship what is left and stop its model servers, in seconds."""
-MLFLOW_STOP_S = 5.0
+MLFLOW_STOP_S = 10.0
 """How long MLflow's server may take to stop, in seconds."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What stops a project: Ctrl-C, a service manager, a closed terminal."""

@@ -30,6 +30,8 @@ class Child:
         environment: Variables on top of the supervisor's own.
         log: File for what it prints; by default it prints where the supervisor does.
         whole_group: Whether it has children of its own that have to end with it.
+        begins_deaf: Whether a request to stop waits until the process listens for it (it has to unblock SIGTERM),
+            because it has work to finish even if it has only just begun.
         url: Where it listens, if it does.
     """
 
@@ -41,6 +43,7 @@ class Child:
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
         whole_group: bool = False,
+        begins_deaf: bool = False,
         url: str = "",
     ) -> None:
         self.name = name
@@ -53,6 +56,7 @@ class Child:
         self._environment = dict(environment or {})
         self._log = log
         self._whole_group = whole_group
+        self._begins_deaf = begins_deaf
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._start_at: float | None = None
@@ -78,6 +82,7 @@ class Child:
         self._start_at = None
         self._started = time.monotonic()
         output = self._log.open("ab") if self._log else None
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if self._begins_deaf else set())
         try:
             self._process = subprocess.Popen(
                 self.command,
@@ -89,6 +94,7 @@ class Child:
                 start_new_session=True,
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if output:
                 output.close()
 
@@ -139,7 +145,8 @@ class Child:
 
 def noria_child(name: str, module: str, settings: Settings, *arguments: str) -> Child:
     """One of Noria's own processes: `python -m noria.MODULE --project DIR …`."""
-    return Child(name, [sys.executable, "-m", f"noria.{module}", "--project", str(settings.root), *arguments])
+    command = [sys.executable, "-m", f"noria.{module}", "--project", str(settings.root), *arguments]
+    return Child(name, command, begins_deaf=module == "worker")
 
 
 def mlflow_child(settings: Settings) -> Child:
