@@ -63,16 +63,8 @@ def opened(root: Path) -> tuple["Settings", "StateStore"]:
         InvalidProject: Nothing was applied yet, and the file is wrong.
     """
     from noria import bootstrap
-    from noria.domain.status import AppliedProject
-    from noria.projectfile import parse_project
-    from noria.settings import Project, Settings
 
-    bare = Settings.model_construct(
-        root=root, project=Project.model_construct(project="", endpoints={})
-    )  # enough to find the state
-    state = bootstrap.state(bare)
-    applied = state.get(AppliedProject, "project")
-    return (bootstrap.settings(root) if applied is None else parse_project(applied.text, root)), state
+    return bootstrap.opened(root)
 
 
 def known(settings: "Settings", endpoint: str) -> "Endpoint":

@@ -148,7 +148,7 @@ def _runs(status: Status) -> RenderableType | None:
     for run in status["runs"][:SHOWN]:
         last = run["steps"][-1]["name"] if run["steps"] else "beginning"
         made = f"made {run['model']}/{run['version']}" if run["version"] else f"last step {last}"
-        said = f"{run['endpoint']}: {run['error'] or made} ({run['trigger']['reason']}, {run['seconds']:.0f} s)"
+        said = f"{run['endpoint']}: {run['error'] or made} ({_short(run['trigger']['reason'])}, {run['seconds']:.0f} s)"
         rows.append((run["state"], _colour(run["state"]), said, when(run["started_at"])))
     return _section("runs", rows)
 
@@ -183,6 +183,12 @@ def _section(title: str, rows: list[tuple[str, str, str, str]]) -> RenderableTyp
     for word, colour, said, moment in rows:
         grid.add_row(Text(word, colour), Text(printable(said)), Text(moment, "dim"))
     return Group(Text(title, "bold"), Padding(grid, (0, 0, 0, 2)))
+
+
+def _short(reason: str) -> str:
+    """The first clause of a reason."""
+    clause = reason.partition(":")[0]
+    return clause if len(clause) <= 70 else clause[:69] + "…"
 
 
 def _colour(word: str) -> str:
