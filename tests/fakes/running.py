@@ -100,7 +100,7 @@ class Running:
             return 0, None, {}
         finally:
             connection.close()
-        said = dict((name.lower(), value) for name, value in reply.getheaders())
+        said = {name.lower(): value for name, value in reply.getheaders()}
         try:
             return reply.status, json.loads(text), said
         except ValueError:
