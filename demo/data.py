@@ -22,6 +22,8 @@ NEW = {
     "claritin": r"claritin",
 }
 TRAIN_ROWS = 5_000
+UNSEEN_OLD, UNSEEN_NEW = 700, 1_500
+"""Messages kept for the time after the promotion."""
 TOPIC_ROWS = 3_000
 """Most messages of one new topic, so that no topic drowns the others."""
 _TOPICS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in {**OLD, **NEW}.items()}
@@ -63,19 +65,28 @@ def load() -> list[Message]:
 
 @dataclass(frozen=True)
 class World:
-    """What the first model learns from, and the two streams of traffic."""
+    """What the first model learns from, the two streams of traffic, and two that are kept for the end.
+
+    The traffic may come round again on a slow machine, and what came once may have been learnt from. What is kept for
+    the end was never seen by any version.
+    """
 
     train: list[Message]
     old: Iterator[Message]
     new: Iterator[Message]
+    unseen_old: Iterator[Message]
+    unseen_new: Iterator[Message]
 
-    def draw(self, share_new: float, chance: random.Random) -> Message:
+    def draw(self, share_new: float, unseen: bool, chance: random.Random) -> Message:
         """The next message when `share_new` of the traffic comes from the new world."""
-        return next(self.new if chance.random() < share_new else self.old)
+        is_new = chance.random() < share_new
+        if unseen:
+            return next(self.unseen_new if is_new else self.unseen_old)
+        return next(self.new if is_new else self.old)
 
 
 def world(seed: int) -> World:
-    """Deal the messages for a seed: 5,000 airline messages to learn from, the rest as traffic."""
+    """Deal the messages for a seed: airline messages to learn from, the rest as traffic."""
     chance = random.Random(seed)
     messages = load()
     chance.shuffle(messages)
@@ -83,7 +94,10 @@ def world(seed: int) -> World:
     by_topic = [[m for m in messages if m.group == topic] for topic in NEW]
     new = [m for topic in by_topic for m in topic[:TOPIC_ROWS]]
     chance.shuffle(new)
-    return World(old[:TRAIN_ROWS], cycle(old[TRAIN_ROWS:]), cycle(new))
+    train, old = old[:TRAIN_ROWS], old[TRAIN_ROWS:]
+    return World(
+        train, cycle(old[UNSEEN_OLD:]), cycle(new[UNSEEN_NEW:]), cycle(old[:UNSEEN_OLD]), cycle(new[:UNSEEN_NEW])
+    )
 
 
 def write_training_file(messages: list[Message], path: Path) -> None:

@@ -21,7 +21,7 @@ from demo.data import world
 from demo.traffic import Traffic
 from demo.view import View
 
-QUIET_MESSAGES = 2_000
+QUIET_MESSAGES = 1_800
 """Messages before the world changes."""
 RAMP_MESSAGES = 600
 """Messages over which the new world comes in."""
@@ -154,7 +154,8 @@ class Story:
     async def _recover(self) -> None:
         self.view.phase = "Noria retrains, gates and rolls out, while the traffic goes on"
         await self._until(lambda: self.moments.promoted_at > 0, 240)
-        self.view.phase = "the new version answers"
+        self.view.phase = "the new version answers what no version has seen"
+        self.traffic.unseen = True
         goal = self.traffic.sent + AFTER_MESSAGES
         await self._until(lambda: self.traffic.sent >= goal, 120)
 

@@ -90,22 +90,22 @@ def _drift_alarm(story: Story) -> dict[str, Any]:
 
 
 def _accuracies(story: Story, promoted: str) -> dict[str, float | None]:
-    """Accuracy by the traffic's own labels, on messages that were seen for the first time."""
+    """Accuracy by the traffic's own labels; after the promotion on messages that no version has seen."""
     first = story.traffic.answers[0].version
 
     def over(test: Callable[[Answer], bool]) -> float | None:
-        return accuracy([a for a in story.traffic.answers if a.fresh and test(a)])
+        return accuracy([a for a in story.traffic.answers if test(a)])
 
-    def new_serves(a: Answer) -> bool:
-        return a.version == f"triage/{promoted}" and a.at >= story.moments.promoted_at
+    def after(a: Answer) -> bool:
+        return a.version == f"triage/{promoted}" and a.unseen
 
     return {
         "before": over(lambda a: a.at < story.moments.changed_at),
         "during": over(lambda a: a.version == first and a.share_new == NEW_SHARE),
         "during_new": over(lambda a: a.version == first and a.message.is_new),
-        "after": over(new_serves),
-        "after_new": over(lambda a: new_serves(a) and a.message.is_new),
-        "after_old": over(lambda a: new_serves(a) and not a.message.is_new),
+        "after": over(after),
+        "after_new": over(lambda a: after(a) and a.message.is_new),
+        "after_old": over(lambda a: after(a) and not a.message.is_new),
     }
 
 

@@ -14,14 +14,14 @@ from demo.data import Message, World
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one message. `fresh` is false once the traffic repeats itself."""
+    """What came back for one message; `unseen` says that no version can have learnt from it."""
 
     at: float
     message: Message
     version: str
     correct: bool
     share_new: float
-    fresh: bool
+    unseen: bool
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Traffic:
     Attributes:
         rate: Messages a second.
         share_new: Share of messages from the new world; the story turns it.
+        unseen: Whether messages come from those kept for the end; the story turns it, too.
         label_share: Share of the answers that somebody labels.
         label_delay: Shortest and longest time until the label arrives, in seconds.
     """
@@ -40,6 +41,7 @@ class Traffic:
     seed: int
     rate: float = 100.0
     share_new: float = 0.0
+    unseen: bool = False
     label_share: float = 0.6
     label_delay: tuple[float, float] = (1.0, 4.0)
     answers: list[Answer] = field(default_factory=list)
@@ -48,7 +50,6 @@ class Traffic:
     labels: int = 0
     running: bool = True
     _due: list[tuple[float, int, dict[str, str]]] = field(default_factory=list)
-    _seen: set[str] = field(default_factory=set)
     _in_flight: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -61,7 +62,7 @@ class Traffic:
                 now = time.monotonic()
                 while next_at <= now and len(self._in_flight) < 64:
                     next_at += 1 / self.rate
-                    self._spawn(self._ask(session, self.world.draw(self.share_new, chance), chance))
+                    self._spawn(self._ask(session, self.world.draw(self.share_new, self.unseen, chance), chance))
                 next_at = max(next_at, now - 0.25)  # a stall isn't made up for with a burst
                 self._send_due_labels(session, now)
                 await asyncio.sleep(0.005)
@@ -80,7 +81,7 @@ class Traffic:
             "input": message.text,
             "metadata": {"brand": message.group, "user": f"customer-{chance.randrange(10**9)}"},
         }
-        share = self.share_new
+        share, unseen = self.share_new, self.unseen
         try:
             async with session.post("/predict", json=body) as reply:
                 prediction = await reply.json()
@@ -91,10 +92,8 @@ class Traffic:
             self.failures[repr(error)] += 1
             return
         correct = prediction == message.label
-        fresh = message.text not in self._seen
-        self._seen.add(message.text)
         version = reply.headers["x-noria-version"]
-        self.answers.append(Answer(time.monotonic(), message, version, correct, share, fresh))
+        self.answers.append(Answer(time.monotonic(), message, version, correct, share, unseen))
         if chance.random() < self.label_share:
             feedback = {"request_id": reply.headers["x-request-id"], "endpoint": "triage", "label": message.label}
             due = time.monotonic() + chance.uniform(*self.label_delay)

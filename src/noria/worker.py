@@ -29,6 +29,12 @@ log = logging.getLogger("noria.worker")
 TURN_S = 0.1
 """Pause between two turns of a lane, in seconds."""
 
+A_TURN, EVERYTHING = 20_000, sys.maxsize
+"""Entries of each spool that are shipped in one go while the wheel turns, and at the end."""
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+"""What asks the worker to stop."""
+
 LOCK_PATIENCE_S = 1.0
 """Model servers look at the lock for a moment now and then, in seconds to wait for them."""
 
@@ -41,11 +47,12 @@ class Worker:
     A duty that fails is reported in the heartbeat and tried again at its next turn; the others go on.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, asked: threading.Event) -> None:
         self.loop = loop
-        self.stopping = threading.Event()
+        self.asked = asked
+        """Set once somebody asks it to stop."""
         self.reload = False
-        """Whether it stopped because another project text is in service."""
+        """Whether another project text is in service than the one that it works by."""
         self.spools: Mapping[str, SpoolStatus] = {}
         self.problems: dict[str, str] = {}
         self.log_lane: tuple[Duty, ...] = (
@@ -66,24 +73,30 @@ class Worker:
         )
         """What a turn of each lane consists of: name, how often at most (seconds), what to call."""
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this is the last turn."""
+        return self.reload or self.asked.is_set()
+
     def run(self) -> None:
-        """Turn until told to stop, then ship what is left."""
+        """Turn until told to stop, or until another project is in service; then ship what is left."""
         fleet = threading.Thread(target=self._turn, args=(self.fleet_lane,), name="fleet")
         fleet.start()
         self._turn(self.log_lane)
         fleet.join()
-        self._attempt("ship the log", self._ship)
+        self._attempt("end what dead processes left open", self._close_orphans)
+        self._attempt("ship the log", lambda: self._ship(limit=EVERYTHING))
         self._attempt("heartbeat", self._heartbeat)
 
     def _turn(self, lane: tuple[Duty, ...]) -> None:
         last = dict.fromkeys((name for name, _, _ in lane), float("-inf"))
-        while not self.stopping.is_set():
+        while not self.stopping:
             for name, every, duty in lane:
                 now = time.monotonic()
-                if now - last[name] >= every and not self.stopping.is_set():
+                if now - last[name] >= every and not self.stopping:
                     last[name] = now
                     self._attempt(name, duty)
-            self.stopping.wait(TURN_S)
+            self.asked.wait(TURN_S)
 
     def _attempt(self, name: str, duty: Callable[[], object]) -> None:
         try:
@@ -100,8 +113,8 @@ class Worker:
             log.error("could not %s: %s", name, problem, exc_info=exc_info)
         self.problems[name] = problem
 
-    def _ship(self) -> None:
-        self.spools = self.loop.shipper.turn()
+    def _ship(self, limit: int = A_TURN) -> None:
+        self.spools = self.loop.shipper.turn(limit)
         found = (*self.loop.shipper.problems, *self.loop.spools.problems)
         if found:
             self.loop.rooms.alerts.raise_system("", "spool", "; ".join(found))
@@ -131,13 +144,14 @@ class Worker:
             if self.loop.rooms.rollouts.foreign_alias(endpoint):
                 summary = f"Somebody moved {endpoint}'s champion alias in the registry past the gates; it was set back."
                 self.loop.rooms.alerts.raise_system(endpoint, "registry", summary)
+            else:
+                self.loop.rooms.alerts.resolve_system(endpoint, "registry", "the alias is where the route says")
 
     def _see_project(self) -> None:
         applied = self.loop.state.get(AppliedProject, bootstrap.APPLIED)
         if applied is not None and applied.hash != self.loop.applied:
             log.info("another project text is in service: beginning anew")
             self.reload = True
-            self.stopping.set()
 
     def _close_orphans(self) -> None:
         for path in discover(self.loop.settings.spool_dir):
@@ -197,31 +211,41 @@ def main() -> int:
     parser.add_argument("--project", type=Path, required=True, help="folder that holds noria.yaml")
     root = parser.parse_args().project.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s", stream=sys.stderr)
-    settings = bootstrap.settings(root)
+    asked = _listen_for_stops()
     try:
+        settings, _ = bootstrap.opened(root)
         with hold_lock(settings.run_dir / "worker.lock"), bootstrap.loop(settings) as loop:
-            worker = Worker(loop)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: worker.stopping.set())
+            worker = Worker(loop, asked)
             _stop_with_parent(worker)
             worker.run()
-            if not worker.reload:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # from here on, who begins anew hears of it
+            again = worker.reload and not asked.is_set()
+            if not again:
                 loop.host.stop_all()
     except NoriaError as error:
         log.error("%s", error)
         return 1
-    if worker.reload:  # the same process begins anew; its model servers go on
+    if again:  # the same process; its model servers go on
         os.execv(sys.executable, [sys.executable, "-m", "noria.worker", *sys.argv[1:]])  # noqa: S606 (our own argv)
     return 0
+
+
+def _listen_for_stops() -> threading.Event:
+    """An event that is set once somebody asks to stop; who asked while this process began is heard, too."""
+    asked = threading.Event()
+    for number in STOPS:
+        signal.signal(number, lambda *_: asked.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    return asked
 
 
 def _stop_with_parent(worker: Worker) -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        while not worker.stopping.wait(1.0):
+        while not worker.asked.wait(1.0):
             if os.getppid() != parent:
-                worker.stopping.set()
+                worker.asked.set()
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
