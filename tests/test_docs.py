@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 
+from noria import bootstrap
 from noria.cli import app
 from noria.projectfile import advice, parse_project, parse_yaml
 from noria.settings import Policy, Project
@@ -24,6 +25,7 @@ PAGES = sorted(
 )
 MARKDOWN = [page for page in PAGES if page.suffix == ".md"]
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLE = "project: example\nendpoints: {a: {task: classification, policy: p.yaml, training: {data: d.csv}}}\n"
 LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\((?P<to>[^)\s]+)\)")
 
 
@@ -179,3 +181,11 @@ def test_every_command_that_a_message_names_exists() -> None:
         for word in re.findall(r"(?<![./\w-])noria (-?-?[a-z]+)", text)
     }
     assert {(where, word) for where, word in named if word not in known} == set()
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=name_of)
+def test_every_query_that_a_page_shows_is_answered(page: Path, tmp_path: Path) -> None:
+    tables = bootstrap.records(parse_project(EXAMPLE, tmp_path))
+    for words in commands_in(page):
+        if words[:2] == ["records", "query"] and len(words) > 2:
+            tables.query(words[2])

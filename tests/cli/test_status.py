@@ -9,7 +9,7 @@ from rich.console import Console
 from fakes.state import FakeState
 from fakes.story import NOW, PROJECT, XSS, StoppedClock, tell
 from noria.api.status import loop_status
-from noria.cli.shared import ago, when
+from noria.cli.shared import ago, shown, when
 from noria.cli.status import BAR, _bar, _power, view
 
 
@@ -93,6 +93,12 @@ def test_evidence_is_readable_however_large(log_e: float | None, text: str) -> N
 )
 def test_ages_have_one_unit(seconds: float | None, text: str) -> None:
     assert ago(seconds) == text
+
+
+def test_cells_that_hold_parts_are_readable() -> None:
+    assert shown({"start": NOW, "end": None}) == "start=2026-11-23 14:03:22 end="
+    assert shown([0.5, "a"]) == "0.5, a"
+    assert shown([("product", "app")]) == "product, app"
 
 
 def test_times_are_on_the_readers_clock() -> None:

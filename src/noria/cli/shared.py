@@ -3,7 +3,7 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -138,6 +138,10 @@ def shown(value: Any) -> str:
         return ""
     if isinstance(value, datetime):
         return when(value)
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={shown(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(shown(inner) for inner in value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return printable(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
