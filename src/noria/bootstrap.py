@@ -17,7 +17,7 @@ from noria.adapters.sql import SqlState, migrate
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
-from noria.settings import Policy, Settings
+from noria.settings import Policy, Project, Settings
 
 if TYPE_CHECKING:
     from noria.adapters.delta import DeltaStore
@@ -57,9 +57,25 @@ def state(settings: Settings) -> SqlState:
     return SqlState(settings.state_url, clock())
 
 
+def opened(root: Path) -> tuple[Settings, SqlState]:
+    """The project in service and its state; the file is read only if nothing was applied yet.
+
+    So a file that somebody is in the midst of editing keeps no process from starting.
+
+    Raises:
+        InvalidProject: There is no project, or nothing was applied yet and the file is wrong.
+    """
+    if not (root / FILE_NAME).exists():
+        settings(root)  # raises
+    bare = Settings.model_construct(root=root, project=Project.model_construct(project="", endpoints={}))
+    store = state(bare)  # the folder is all it takes to find it
+    applied = store.get(AppliedProject, APPLIED)
+    return (settings(root) if applied is None else parse_project(applied.text, root)), store
+
+
 def in_service(settings: Settings, store: StateStore) -> Settings:
     """The project as it was applied last; the file is applied if none was yet."""
-    applied = store.get(AppliedProject, "project")
+    applied = store.get(AppliedProject, APPLIED)
     if applied is not None:
         return parse_project(applied.text, settings.root)
     text = read_text(settings.root, FILE_NAME)
@@ -70,7 +86,7 @@ def in_service(settings: Settings, store: StateStore) -> Settings:
 def apply(store: StateStore, settings: Settings, text: str, actor: str, reason: str, changes: str = "") -> str:
     """Take a project's text into service; returns its hash."""
     digest = hashlib.sha256(text.encode()).hexdigest()
-    before = store.get(AppliedProject, "project")
+    before = store.get(AppliedProject, APPLIED)
     evidence = {"hash": digest, "before": before.hash if before else "", "changes": changes.splitlines()}
     with store.change(actor, "project.applied", settings.project.project, reason=reason, evidence=evidence) as change:
         change.put(AppliedProject(text=text, hash=digest, applied_at=datetime.now(UTC), actor=actor))

@@ -218,14 +218,15 @@ def main() -> int:
             worker = Worker(loop, asked)
             _stop_with_parent(worker)
             worker.run()
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # from here on, who begins anew hears of it
-            again = worker.reload and not asked.is_set()
-            if not again:
+            if not worker.reload:
                 loop.host.stop_all()
     except NoriaError as error:
         log.error("%s", error)
         return 1
-    if again:  # the same process; its model servers go on
+    if worker.reload:  # the same process begins anew; its model servers go on
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        if asked.is_set():  # meanwhile: it is heard once the process listens again
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         os.execv(sys.executable, [sys.executable, "-m", "noria.worker", *sys.argv[1:]])  # noqa: S606 (our own argv)
     return 0
 

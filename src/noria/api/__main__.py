@@ -28,7 +28,7 @@ def main() -> int:
     log_json()
     try:
         sock = listener(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
-        parts = bootstrap.api(bootstrap.settings(options.project.resolve()), options.slot)
+        parts = bootstrap.api(bootstrap.opened(options.project.resolve())[0], options.slot)
     except (NoriaError, OSError) as error:
         log.error("%s", error)
         return 1
