@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from fakes.entries import START_US, feedback, intent, outcome
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
 from noria.adapters.spool import SpoolFolder, SpoolReader, SqliteSpool, close_orphans, discover
-from noria.adapters.spool_file import _ENCODER, exchange, finish_exchange, pack
+from noria.adapters.spool_groups import pack, pack_group
+from noria.adapters.spool_quarantine import exchange, finish_exchange
 from noria.domain.errors import AlreadyRunning, LogUnavailable
 from noria.domain.inference import OutcomeKind
 from noria.ports import Poison
@@ -223,7 +225,7 @@ async def test_a_flipped_bit_costs_one_entry(folder):
     spool = SqliteSpool(folder, "api-0")
     await asyncio.gather(*(spool.append(feedback(n, comment="precious" * 9)) for n in range(1, 4)))
     spool.close()
-    blob = _ENCODER.encode([pack(feedback(1)), (2, 12345, pack(feedback(2))[2]), pack(feedback(3))])
+    blob = pack_group(1, [pack(feedback(1)), (2, 12345, pack(feedback(2))[2]), pack(feedback(3))])
     spoil(folder / "api-0.db", "DELETE FROM commits")
     spoil(folder / "api-0.db", "INSERT INTO commits VALUES (1, 3, ?)", blob)
     good, bad, also_good = (entry for _, entry in contents(folder / "api-0.db"))
@@ -267,8 +269,8 @@ async def test_a_malformed_page_costs_its_own_rows_only_and_the_file_is_put_asid
     assert [type(e).__name__ for _, e in contents(fresh)] == ["Intent", "Outcome"]
 
 
-@pytest.mark.parametrize("page", [1, 2])
-async def test_a_file_without_a_head_is_put_aside_and_accounted_for(folder, page):
+@pytest.mark.parametrize(("page", "lost"), [(1, 0), (2, 5)])
+async def test_a_file_without_a_head_is_put_aside_and_accounted_for(folder, page, lost):
     first = await write(folder, *(feedback(n) for n in range(1, 6)))
     spoil_page(folder / "api-0.db", page)
     spool = SqliteSpool(folder, "api-0")
@@ -277,31 +279,75 @@ async def test_a_file_without_a_head_is_put_aside_and_accounted_for(folder, page
     sealed, _ = discover(folder)
     reader = SpoolReader(sealed)
     assert (reader.id, reader.sealed, reader.written()) == (first, True, 5)
-    found = reader.read(0, 100)
-    assert sum(e.last - e.first + 1 if isinstance(e, Poison) else 1 for _, e in found) == 5
+    found = [entry for _, entry in reader.read(0, 100)]
+    assert found == (
+        [Poison(1, 5, "lost from the end of a damaged spool")] if lost else [feedback(n) for n in range(1, 6)]
+    )
     assert reader.read(5, 100) == []
     reader.retire()
     assert discover(folder) == [folder / "api-0.db"]
 
 
-async def test_a_log_that_lost_its_end_is_found_out(folder):
+async def crashed(folder: Path, *entries) -> Path:
+    """A spool as kill -9 leaves it, with everything in its write-ahead log still."""
     spool = SqliteSpool(folder, "api-0")
-    for n in range(1, 6):
-        await spool.append(feedback(n))
-    crashed = folder.parent / "crashed"
-    crashed.mkdir()
-    for name in ("api-0.db", "api-0.db-wal", "api-0.mark"):
-        (crashed / name).write_bytes((folder / name).read_bytes())
+    for entry in entries:
+        await spool.append(entry)
+    left = folder.parent / "crashed"
+    shutil.copytree(folder, left)
     spool.close()
-    log = crashed / "api-0.db-wal"
+    return left
+
+
+async def test_a_log_that_lost_its_end_is_found_out(folder):
+    left = await crashed(folder, *(feedback(n) for n in range(1, 6)))
+    log = left / "api-0.db-wal"
     log.write_bytes(log.read_bytes()[:-5000] + b"\x00" * 5000)
-    successor = SqliteSpool(crashed, "api-0")
-    assert successor.id != spool.id
-    successor.close()
-    sealed, _ = discover(crashed)
+    SqliteSpool(left, "api-0").close()
+    sealed, fresh = discover(left)
     found = contents(sealed)
-    assert found[-1][0] == 5
-    assert found[-1][1].reason == "lost from the end of a damaged spool"
+    assert [e for _, e in found[:-1]] == [feedback(n) for n in range(1, len(found))]
+    assert found[-1] == (5, Poison(len(found), 5, "lost from the end of a damaged spool"))
+    assert contents(fresh) == []
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+async def test_garbage_in_the_middle_of_the_log_costs_only_what_it_hit(folder, at):
+    entries = [entry for n in range(1, 41) for entry in (intent(n, request=b"x" * 3000), outcome(n))]
+    left = await crashed(folder, *entries[:-1])
+    log = left / "api-0.db-wal"
+    with log.open("r+b") as file:
+        file.seek(int(log.stat().st_size * at))
+        file.write(b"\x5a" * 64)
+    SqliteSpool(left, "api-0").close()
+    sealed, fresh = discover(left)
+    found = contents(sealed)
+    lost = [e for _, e in found if isinstance(e, Poison)]
+    assert sum(e.last - e.first + 1 for e in lost) <= 2
+    assert [e for _, e in found if not isinstance(e, Poison)] == [
+        entry
+        for number, entry in enumerate(entries[:-1], 1)
+        if not any(poison.first <= number <= poison.last for poison in lost)
+    ]
+    carried = [e for _, e in contents(fresh)]
+    assert intent(40, request=b"x" * 3000) in carried
+    assert len(carried) <= 4  # the last request, and at most one whose outcome was hit, each with its ending
+
+
+async def test_an_index_of_the_log_is_not_needed(folder):
+    left = await crashed(folder, intent(1), outcome(1))
+    (left / "api-0.db-shm").unlink()
+    SqliteSpool(left, "api-0").close()
+    assert [e for _, e in contents(left / "api-0.db")] == [intent(1), outcome(1)]
+    assert discover(left) == [left / "api-0.db"]
+
+
+async def test_a_log_that_was_deleted_is_found_out(folder):
+    left = await crashed(folder, intent(1), outcome(1))
+    (left / "api-0.db-wal").unlink()
+    SqliteSpool(left, "api-0").close()
+    sealed, _ = discover(left)
+    assert contents(sealed) == [(2, Poison(1, 2, "lost from the end of a damaged spool"))]
 
 
 async def test_damage_under_a_running_process_costs_no_request(folder, monkeypatch):
@@ -327,15 +373,15 @@ async def test_a_crash_in_the_middle_of_putting_a_file_aside_is_finished_later(f
     spool = SqliteSpool(folder, "api-0")
     await spool.append(feedback(1))
     path, steps = folder / "api-0.db", []
-    real = os.replace
+    real = Path.replace
 
     def dies(source, target):
         if len(steps) == (1 if moved == "log only" else 4):
             raise KeyboardInterrupt
         steps.append(source)
-        real(source, target)
+        return real(source, target)
 
-    monkeypatch.setattr(os, "replace", dies)
+    monkeypatch.setattr(Path, "replace", dies)
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         exchange(path, [pack(intent(5))])

@@ -16,7 +16,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from noria.adapters.spool_file import Packed, SlotLock, SpoolFile, discover, exchange, finish_exchange, is_damage, pack
+from noria.adapters.spool_file import SlotLock, SpoolFile, discover, is_damage
+from noria.adapters.spool_groups import Packed, pack
+from noria.adapters.spool_quarantine import exchange, finish_exchange
 from noria.adapters.spool_reader import SpoolFolder, SpoolReader
 from noria.adapters.spool_recovery import close_orphans, recovered, unavailable
 from noria.domain.errors import LogUnavailable, StorageCorrupted
@@ -55,6 +57,7 @@ class SqliteSpool:
     Raises:
         AlreadyRunning: Another process holds the slot.
         LogUnavailable: The folder can't be written.
+        StorageCorrupted: A newer version of Noria wrote the slot's file.
     """
 
     def __init__(self, directory: Path, slot: str, now_us: Callable[[], int] = _wall_clock_us) -> None:
@@ -69,6 +72,9 @@ class SqliteSpool:
         except (OSError, sqlite3.Error) as error:
             self._lock.release()
             raise unavailable(self._path, error) from error
+        except StorageCorrupted:
+            self._lock.release()
+            raise
         self._id = self._file.id
         self._open: dict[str, Packed] = {}
         self._closed = False

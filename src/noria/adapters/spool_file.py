@@ -1,8 +1,7 @@
 """The file behind a spool: one SQLite database in WAL mode, in which every group commit is one row.
 
-A row holds the numbers of its first and last entry and a MessagePack array of `(kind, CRC-32, entry)`, so that a
-flipped bit costs one entry and not its neighbours. Beside `api-0.db` lie `api-0.lock` (held by the process that
-appends) and `api-0.mark` (the number of the last commit, by which a file that went back in time is found out).
+Beside `api-0.db` lie `api-0.lock` (held by the process that appends) and `api-0.mark` (the spool's identity and the
+number of the last commit, by which a file that went back in time is found out).
 """
 
 import contextlib
@@ -10,76 +9,108 @@ import fcntl
 import os
 import sqlite3
 import time
-import uuid
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from noria.adapters.spool_groups import Packed, is_id, is_sound, new_id, pack_group
 from noria.domain.errors import AlreadyRunning, StorageCorrupted
-from noria.domain.inference import Entry, Feedback, Intent, Outcome
-from noria.ports import Poison
 
-Packed = tuple[int, int, bytes]
-"""Kind, CRC-32 and MessagePack of one entry."""
-
+LOOK: Final = "mode=ro"
+STILL: Final = "mode=ro&immutable=1"
+PAGE: Final = 4096
+"""Bytes in a page of the file."""
 QUARANTINE: Final = "quarantine"
 """Folder beside the spools for files that were found damaged."""
 
 _FORMAT: Final = 1
-_KINDS: Final = (Intent, Outcome, Feedback)
-_KIND_OF: Final = {kind: number for number, kind in enumerate(_KINDS)}
-_ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODERS: Final[tuple[msgspec.msgpack.Decoder[Entry], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
-_GROUP: Final = msgspec.msgpack.Decoder(list[Packed])
+_LATEST_FORMAT: Final = 999
+"""A format beyond this is no newer one but a broken head."""
 _BUSY_S: Final = 5.0
 _LOCK_POLL_S: Final = 0.05
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def pack(entry: Entry) -> Packed:
-    """An entry as bytes with their checksum."""
-    body = _ENCODER.encode(entry)
-    return _KIND_OF[type(entry)], zlib.crc32(body), body
+class Damaged(sqlite3.DatabaseError):
+    """SQLite can read the file, but what it reads can't be true."""
 
-
-def unpack(first: int, last: int, blob: bytes) -> list[tuple[int, Entry | Poison]]:
-    """The entries of one group commit with their numbers; what can't be read back is Poison in its place."""
-    try:
-        group = _GROUP.decode(blob)
-        if len(group) != last - first + 1:
-            raise msgspec.ValidationError(f"{len(group)} entries instead of {last - first + 1}")
-    except msgspec.MsgspecError as error:
-        return [(last, Poison(first, last, f"undecodable group: {error}", blob))]
-    return [(number, _entry(number, *item)) for number, item in enumerate(group, first)]
-
-
-def _entry(number: int, kind: int, checksum: int, body: bytes) -> Entry | Poison:
-    try:
-        if zlib.crc32(body) == checksum:
-            return _DECODERS[kind].decode(body)
-        return Poison(number, number, "checksum mismatch", body)
-    except (msgspec.MsgspecError, IndexError, ValueError) as error:
-        return Poison(number, number, f"undecodable entry: {error}", body)
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite says that the file itself is broken, not that it could not be reached or written."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED or "no such table" in str(error)
 
 
-def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-    """Open an existing spool file, in autocommit mode, from any thread."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
+def connect(path: Path, mode: str = "mode=rw") -> sqlite3.Connection:
+    """Open an existing spool file in autocommit mode, for any thread.
+
+    With `LOOK` nothing is changed, not even the write-ahead log folded in at the end, which would wipe out what a
+    damaged one still holds; with `STILL` there is no log, and nobody else who writes.
+    """
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
+    connection.text_factory = _lenient
+    return connection
+
+
+def _lenient(text: bytes) -> str:
+    """Text of a damaged file is no reason to stop reading it."""
+    return text.decode(errors="replace")
+
+
+def identity(connection: sqlite3.Connection) -> str:
+    """Identity of an open spool file.
+
+    Raises:
+        Damaged: It is lost.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
+    if row is None or not is_id(row[0]):
+        raise Damaged("the spool's identity is lost")
+    return str(row[0])
+
+
+def trimmed(connection: sqlite3.Connection) -> int:
+    """The last number that an open spool file has forgotten.
+
+    Raises:
+        Damaged: It is lost.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE key = 'trimmed'").fetchone()
+    if row is None or not isinstance(row[0], int):
+        raise Damaged("the number of the last trimmed entry is lost")
+    return row[0]
+
+
+def highest(connection: sqlite3.Connection) -> int:
+    """The highest number that an open spool file has given.
+
+    Raises:
+        Damaged: It is lost.
+    """
+    newest = connection.execute("SELECT first, last FROM commits ORDER BY first DESC LIMIT 1").fetchone()
+    if newest and not is_sound(newest):
+        raise Damaged("the number of the last entry is lost")
+    return max(trimmed(connection), newest[1] if newest else 0)
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    written = connection.execute("PRAGMA user_version").fetchone()[0]
+    if _FORMAT < written <= _LATEST_FORMAT:
+        raise StorageCorrupted(f"A newer version of Noria wrote {path}.", "Upgrade Noria.")
 
 
 def is_blank(path: Path) -> bool:
-    """Whether a file was begun and nothing was ever put into it: its process died while making it."""
-    connection = connect(path)
+    """Whether a file was begun and nothing was ever put into it: its process died while making it.
+
+    Raises:
+        sqlite3.Error: It can't be reached.
+        StorageCorrupted: A newer version of Noria wrote it.
+    """
+    connection = connect(path, LOOK)
     try:
+        _check_format(connection, path)
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         return bool(tables == 0)
     except sqlite3.DatabaseError as error:
@@ -141,20 +172,20 @@ class SpoolFile:
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
         try:
             self._prepare()
-            self.id: str = self._meta("id")
-            self.last: int = self._highest()
+            self.id: str = identity(self._connection)
+            self.last: int = highest(self._connection)
         except BaseException:
             self._connection.close()
             raise
         if fresh:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         self._inode = path.stat().st_ino
         self._mark = os.open(path.with_suffix(".mark"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _prepare(self) -> None:
         execute = self._connection.execute
-        if execute("PRAGMA user_version").fetchone()[0] > _FORMAT:
-            raise StorageCorrupted(f"A newer version of Noria wrote {self.path}.", "Upgrade Noria.")
+        _check_format(self._connection, self.path)
+        execute(f"PRAGMA page_size={PAGE}")
         execute("PRAGMA journal_mode=WAL")
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA wal_autocheckpoint=0")
@@ -164,19 +195,9 @@ class SpoolFile:
         execute("BEGIN IMMEDIATE")
         execute("CREATE TABLE commits (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, blob BLOB NOT NULL)")
         execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID")
-        execute("INSERT INTO meta VALUES ('id', ?), ('trimmed', 0)", (uuid.uuid4().hex,))
+        execute("INSERT INTO meta VALUES ('id', ?), ('trimmed', 0)", (new_id(),))
         execute(f"PRAGMA user_version={_FORMAT}")
         execute("COMMIT")
-
-    def _meta(self, key: str) -> str:
-        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            raise StorageCorrupted(f"{self.path} has lost its {key}.")
-        return str(row[0])
-
-    def _highest(self) -> int:
-        newest = self._connection.execute("SELECT last FROM commits ORDER BY first DESC LIMIT 1").fetchone()
-        return max(int(self._meta("trimmed")), newest[0] if newest else 0)
 
     def append(self, items: Sequence[Packed]) -> int:
         """Commit a group and return its first entry's number. When it returns the group is on the disk.
@@ -185,7 +206,7 @@ class SpoolFile:
             sqlite3.Error: Nothing was recorded.
         """
         first, last = self.last + 1, self.last + len(items)
-        self._connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (first, last, _ENCODER.encode(items)))
+        self._connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (first, last, pack_group(first, items)))
         self.last = last
         self.mark()
         return first
@@ -213,64 +234,12 @@ def read_mark(path: Path) -> tuple[str, int]:
     """Spool id and highest number that were committed to a file, as noted beside it; empty and 0 if unknown."""
     try:
         spool, last = path.with_suffix(".mark").read_text().split()
-        return spool, int(last)
+        return (spool, int(last)) if is_id(spool) else ("", 0)
     except (OSError, ValueError):
         return "", 0
 
 
-def finish_exchange(path: Path) -> None:
-    """Finish an exchange of a damaged file for a fresh one that a crash has cut short."""
-    fresh = _fresh(path)
-    if path.exists() and _aside(path, "-wal").exists():
-        _put_aside(path)
-    if not path.exists() and fresh.exists():
-        fresh.rename(path)
-        _sync_folder(path.parent)
-
-
-def exchange(path: Path, items: Sequence[Packed]) -> SpoolFile:
-    """Put a damaged file into quarantine and begin a fresh one that holds `items` already."""
-    fresh = _fresh(path)
-    for leftover in path.parent.glob(f"{fresh.name}*"):
-        leftover.unlink()
-    file = SpoolFile(fresh)
-    if items:
-        file.append(items)
-    file.close()
-    if path.exists():
-        _put_aside(path)
-    fresh.rename(path)
-    _sync_folder(path.parent)
-    fresh.with_suffix(".mark").unlink()
-    file = SpoolFile(path)
-    file.mark()
-    return file
-
-
-def _fresh(path: Path) -> Path:
-    """Where the successor of a damaged file is made ready."""
-    return path.with_name(f"{path.name}.new")
-
-
-def _aside(path: Path, suffix: str = "") -> Path:
-    """Where a damaged file goes. The inode in the name lets a cut-short move find its own half."""
-    return path.parent / QUARANTINE / f"{path.stem}-{path.stat().st_ino}.db{suffix}"
-
-
-def _put_aside(path: Path) -> None:
-    """Move a spool file with its write-ahead log, the log first: without it, the file would pass for a whole one."""
-    target = _aside(path)
-    target.parent.mkdir(exist_ok=True)
-    moves = [(f"{path}{suffix}", f"{target}{suffix}") for suffix in ("-wal", "-shm")]
-    moves += [(str(path.with_suffix(".mark")), str(target.with_suffix(".mark"))), (str(path), str(target))]
-    for source, destination in moves:
-        if os.path.exists(source):  # noqa: PTH110 - names with suffixes that pathlib would take apart
-            os.replace(source, destination)  # noqa: PTH105
-    _sync_folder(target.parent)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY)
     try:

@@ -2,17 +2,26 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from noria.adapters.spool_file import QUARANTINE, connect, discover, is_damage, read_mark, unpack
+from noria.adapters.spool_file import (
+    LOOK,
+    QUARANTINE,
+    STILL,
+    connect,
+    discover,
+    highest,
+    identity,
+    is_damage,
+    read_mark,
+    trimmed,
+)
+from noria.adapters.spool_groups import Numbered, entries, is_sound
+from noria.adapters.spool_salvage import salvaged
 from noria.domain.errors import StorageCorrupted
-from noria.domain.inference import Entry
 from noria.ports import Poison
-
-Numbered = tuple[int, Entry | Poison]
-Row = tuple[int, int, bytes]
 
 _READ_BYTES: Final = 64 << 20
 """A read ends early after this many bytes, so that a few huge bodies don't fill the worker's memory."""
@@ -30,30 +39,37 @@ class SpoolReader:
     """Reads and trims one spool file while another process appends to it; implements ports.SpoolReader.
 
     Args:
-        path: The spool file; one in the quarantine folder is never written to.
+        path: The spool file.
+        sealed: Whether it is damaged and nobody appends to it: then what could be salvaged of it is read. By
+            default, whether it lies in quarantine.
+        look: Whether nothing may be changed.
 
     Raises:
         StorageCorrupted: Neither the file nor the mark beside it says which spool this is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sealed: bool | None = None, look: bool = False) -> None:
         self.path = path
-        self._sealed = path.parent.name == QUARANTINE
-        self._connection = connect(path, readonly=self._sealed)
+        self._sealed = path.parent.name == QUARANTINE if sealed is None else sealed
+        if self._sealed:
+            self._connection = connect(salvaged(path), STILL)
+        else:
+            self._connection = connect(path, LOOK) if look else connect(path)
         self._id = self._read_id()
         self.damaged = False
         """Whether anything of the file turned out to be unreadable."""
 
     def _read_id(self) -> str:
-        row = None
+        known = ""
         try:
-            self._connection.execute("PRAGMA synchronous=NORMAL")  # a trim that is forgotten is done again
-            row = self._connection.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
+            if not self._sealed:
+                self._connection.execute("PRAGMA synchronous=NORMAL")  # a trim that is forgotten is done again
+            known = identity(self._connection)
         except sqlite3.Error as error:
-            if not is_damage(error) and not self._sealed and "no such table" not in str(error):
+            if not is_damage(error) and not self._sealed:
                 self._connection.close()
                 raise
-        known = str(row[0]) if row else read_mark(self.path)[0]
+        known = known or read_mark(self.path)[0]
         if not known:
             self._connection.close()
             raise StorageCorrupted(f"{self.path} is no spool that can be read.", "Move it away; it stays untouched.")
@@ -68,28 +84,17 @@ class SpoolReader:
         return self._sealed
 
     def written(self) -> int:
-        marked = self._marked()
         try:
-            newest = self._connection.execute("SELECT last FROM commits ORDER BY first DESC LIMIT 1").fetchone()
-            return max(self._trimmed(), newest[0] if newest else 0, marked)
+            return max(highest(self._connection), self._marked())
         except sqlite3.Error as error:
             if self._sealed:
-                return marked
+                return self._marked()
             raise self._unreadable(error) from error
 
     def _marked(self) -> int:
         """The highest number that was committed, as noted beside a sealed file; 0 for one that is alive."""
         spool, last = read_mark(self.path) if self._sealed else ("", 0)
         return last if spool == self._id else 0
-
-    def _trimmed(self) -> int:
-        return int(self._connection.execute("SELECT value FROM meta WHERE key = 'trimmed'").fetchone()[0])
-
-    def _trimmed_or(self, otherwise: int) -> int:
-        try:
-            return self._trimmed()
-        except (sqlite3.Error, TypeError):
-            return otherwise
 
     def read(self, after: int, limit: int) -> list[Numbered]:
         try:
@@ -101,18 +106,25 @@ class SpoolReader:
             found = self._collect(self._salvaged(after), after, limit)
         return found or self._lost_end(after)
 
-    def _collect(self, rows: Iterator[Row], after: int, limit: int) -> list[Numbered]:
-        """Entries of the rows up to a limit, with what is missing between the rows as Poison."""
+    def _collect(self, rows: Iterable[Sequence[Any]], after: int, limit: int) -> list[Numbered]:
+        """Entries of the rows up to a limit."""
         found: list[Numbered] = []
-        size, expected = 0, max(after, self._trimmed_or(after)) + 1
-        for first, last, blob in rows:
-            if first > expected:
-                found.append((first - 1, Poison(expected, first - 1, "missing from the spool, or unreadable")))
-            found += (entry for entry in unpack(first, last, blob) if entry[0] > after)
-            expected, size = last + 1, size + len(blob)
+        size = 0
+        for some, bytes_ in entries(rows, self._beginning(after)):
+            found += (entry for entry in some if entry[0] > after)
+            size += bytes_
             if len(found) >= limit or size >= _READ_BYTES:
                 break
         return found[:limit]
+
+    def _beginning(self, after: int) -> int:
+        """The number after which something should be there."""
+        try:
+            oldest = self._connection.execute("SELECT min(first) FROM commits").fetchone()[0]
+            gone = trimmed(self._connection)
+        except sqlite3.Error:
+            return after
+        return max(after, gone) if isinstance(oldest, int) and gone < oldest else after
 
     def _lost_end(self, after: int) -> list[Numbered]:
         """What was committed after the last readable row of a damaged file, by the mark beside it."""
@@ -121,21 +133,21 @@ class SpoolReader:
             return []
         return [(last, Poison(after + 1, last, "lost from the end of a damaged spool"))]
 
-    def _salvaged(self, after: int) -> Iterator[Row]:
+    def _salvaged(self, after: int) -> Iterator[Sequence[Any]]:
         """Row by row what a damaged file still yields after a number."""
         number, end = after + 1, self.written()
         while number <= end:
             row = self._seek(number)
-            if row is not None and row[1] >= number:
+            if row is not None and is_sound(row) and row[1] >= number:
                 yield row
                 number = row[1]
             number += 1
 
-    def _seek(self, number: int) -> Row | None:
+    def _seek(self, number: int) -> Sequence[Any] | None:
         """The last row that doesn't begin after an entry, if it can be read."""
         query = "SELECT first, last, blob FROM commits WHERE first <= ? ORDER BY first DESC LIMIT 1"
         with contextlib.suppress(sqlite3.Error):
-            row: Row | None = self._connection.execute(query, (number,)).fetchone()
+            row: Sequence[Any] | None = self._connection.execute(query, (number,)).fetchone()
             return row
         return None
 
@@ -184,6 +196,7 @@ class SpoolReader:
 
     def retire(self) -> None:
         self.close()
+        self.path.with_suffix(".salvaged").unlink()
         folder = self.path.parent / "shipped"
         folder.mkdir(exist_ok=True)
         for file in self.path.parent.glob(f"{self.path.stem}.*"):

@@ -5,21 +5,14 @@ The process that opens a slot next ends them; where none comes back, the worker 
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from noria.adapters.spool_file import (
-    QUARANTINE,
-    SlotLock,
-    SpoolFile,
-    exchange,
-    finish_exchange,
-    is_blank,
-    is_damage,
-    pack,
-    read_mark,
-)
-from noria.adapters.spool_reader import Numbered, SpoolReader
+from noria.adapters.spool_file import QUARANTINE, SlotLock, SpoolFile, is_blank, is_damage, read_mark
+from noria.adapters.spool_groups import Numbered, pack
+from noria.adapters.spool_quarantine import exchange, finish_exchange
+from noria.adapters.spool_reader import SpoolReader
 from noria.domain.errors import AlreadyRunning, LogUnavailable, StorageCorrupted
 from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.ports import Clock
@@ -58,10 +51,11 @@ def close_orphans(path: Path, clock: Clock) -> int:
     except OSError as error:
         raise unavailable(path, error) from error
     try:
-        before, _ = _orphans(path)
-        if before:
-            recovered(path, clock.now_us).close()
-        return len(before)
+        finish_exchange(path)
+        orphans, damaged = _look(path)
+        if orphans or damaged:
+            _begin(path, orphans, damaged, clock.now_us()).close()
+        return len(orphans)
     except (OSError, sqlite3.Error) as error:
         raise unavailable(path, error) from error
     finally:
@@ -69,11 +63,15 @@ def close_orphans(path: Path, clock: Clock) -> int:
 
 
 def recovered(path: Path, now_us: Callable[[], int]) -> SpoolFile:
-    """Open a slot's file with every request of an earlier life ended; a damaged one is exchanged first."""
+    """Open a slot's file with every request of an earlier life ended; a damaged file is exchanged for a fresh one."""
     finish_exchange(path)
-    orphans, damaged = _orphans(path) if path.exists() else ([], False)
-    now = now_us()
-    endings = [pack(_interrupted(intent, now)) for intent in orphans]
+    orphans, damaged = _look(path) if path.exists() else ([], False)
+    return _begin(path, orphans, damaged, now_us())
+
+
+def _begin(path: Path, orphans: list[Intent], damaged: bool, now_us: int) -> SpoolFile:
+    """Open a file with its orphans ended; what takes over from a damaged file begins with them."""
+    endings = [pack(_interrupted(intent, now_us)) for intent in orphans]
     if damaged:
         return exchange(path, [*map(pack, orphans), *endings])
     file = SpoolFile(path)
@@ -82,31 +80,36 @@ def recovered(path: Path, now_us: Callable[[], int]) -> SpoolFile:
     return file
 
 
-def _orphans(path: Path) -> tuple[list[Intent], bool]:
+def _look(path: Path) -> tuple[list[Intent], bool]:
     """Intents without an outcome in a file that nobody appends to, and whether the file is damaged."""
-    noted_id, noted = read_mark(path)
-    if not noted_id and is_blank(path):
+    spool, noted = read_mark(path)
+    if not spool and is_blank(path):
         return [], False
     try:
-        reader = SpoolReader(path)
-    except StorageCorrupted:
-        return [], True
-    open_: dict[str, Intent] = {}
-    try:
-        written = reader.written()
-        for _, entry in _entries(reader):
-            if isinstance(entry, Intent):
-                open_[entry.request_id] = entry
-            elif isinstance(entry, Outcome):
-                open_.pop(entry.request_id, None)
-        went_back = bool(noted_id) and (noted_id != reader.id or noted > written)
-        return list(open_.values()), reader.damaged or went_back
+        with closing(SpoolReader(path, look=True)) as reader:
+            orphans = _orphans(reader)
+            if not reader.damaged and spool in ("", reader.id) and noted <= reader.written():
+                return orphans, False
     except StorageCorrupted as error:
         if isinstance(error.__cause__, sqlite3.Error) and not is_damage(error.__cause__):
             raise error.__cause__ from error
-        return list(open_.values()), True
-    finally:
-        reader.close()
+    path.with_suffix(".salvaged").unlink(missing_ok=True)
+    try:
+        with closing(SpoolReader(path, sealed=True)) as reader:
+            return _orphans(reader), True
+    except StorageCorrupted:
+        return [], True
+
+
+def _orphans(reader: SpoolReader) -> list[Intent]:
+    """Intents without an outcome, of all that can be read."""
+    under_way: dict[str, Intent] = {}
+    for _, entry in _entries(reader):
+        if isinstance(entry, Intent):
+            under_way[entry.request_id] = entry
+        elif isinstance(entry, Outcome):
+            under_way.pop(entry.request_id, None)
+    return list(under_way.values())
 
 
 def _entries(reader: SpoolReader) -> Iterable[Numbered]:

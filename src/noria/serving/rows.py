@@ -20,7 +20,7 @@ T = TypeVar("T")
 INVALID_UTF8: Final = "INVALID_UTF8"
 """Error code of a body in which bytes that are no text were replaced."""
 
-_LATEST_US: Final = 253_402_300_799_999_999
+LATEST_US: Final = 253_402_300_799_999_999
 """The end of the year 9999."""
 
 
@@ -33,10 +33,12 @@ class Dead:
     payload: bytes
 
 
-def poisoned(poison: Poison) -> Dead:
-    """The dead letter for what a spool could not read back."""
+def poisoned(poison: Poison, shipped: int) -> Dead:
+    """The dead letter for what a spool could not read back. Up to number `shipped`, all that had ended is in the
+    tables, and only the intent of a request under way can be missing."""
     which = f"entries {poison.first} to {poison.last}: " if poison.first < poison.last else ""
-    return Dead(poison.last, f"{which}{poison.reason}", poison.payload)
+    known = f"; what had ended by {shipped} is in the tables" if poison.first <= shipped else ""
+    return Dead(poison.last, f"{which}{poison.reason}{known}", poison.payload)
 
 
 def without_intent(number: int, outcome: Outcome) -> Dead:
@@ -147,7 +149,7 @@ def _table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
 
 def _times(microseconds: list[int]) -> pa.Array:
     """Microseconds since the epoch, checked to lie in years that a date can name."""
-    if microseconds and not 0 <= min(microseconds) <= max(microseconds) <= _LATEST_US:
+    if microseconds and not 0 <= min(microseconds) <= max(microseconds) <= LATEST_US:
         raise ValueError("a time is not between 1970 and 9999")
     return pa.array(microseconds, pa.int64())
 

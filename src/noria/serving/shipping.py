@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from noria.domain.errors import NoriaError
-from noria.domain.inference import Entry, Feedback, Intent, Outcome
+from noria.domain.inference import Entry, Feedback, Intent, Outcome, OutcomeKind
 from noria.domain.status import SpoolStatus
 from noria.ports import Clock, Poison, RecordStore, SpoolReader
 from noria.serving import rows
 from noria.serving.rows import Answered, Dead
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES: Final = ("dead_letter", "feedback", "inference")
 """In the order in which a batch is written. An outcome at or before the inference table's version is therefore on
 record for certain: in that table, or in the dead letters, which were written before it."""
@@ -112,7 +113,7 @@ class Shipper:
         if any(moment is None for moment in moments):
             return None
         earliest = min((moment for moment in moments if moment is not None), default=self._alone_until_us)
-        return datetime.fromtimestamp(earliest / 1e6, UTC)
+        return _moment(earliest)
 
     def _ship(self, reader: SpoolReader, limit: int) -> SpoolStatus:
         """One spool's turn."""
@@ -146,7 +147,7 @@ class Shipper:
                 if number > progress.written["feedback"]:
                     batch.feedback.append((number, entry))
             elif number > progress.written["dead_letter"]:
-                batch.dead.append(rows.poisoned(entry))
+                batch.dead.append(rows.poisoned(entry, shipped=progress.written["inference"]))
         last = found[-1][0]
         self._write(spool, batch, last, progress)
         progress.open, progress.read, progress.shipped = opened, last, max(progress.shipped, last)
@@ -166,7 +167,7 @@ class Shipper:
 
     def _write(self, spool: str, batch: _Batch, last: int, progress: _Progress) -> None:
         """Write a batch into the tables, in their order."""
-        answered, strange_answers = rows.inference(spool, batch.answered)
+        answered, strange_answers = rows.inference(spool, self._not_again(batch.answered))
         feedback, strange_feedback = rows.feedback(spool, batch.feedback)
         dead = [
             *batch.dead,
@@ -177,6 +178,16 @@ class Shipper:
             if arrow.num_rows:
                 self._store.append(table, arrow, _app(spool, table), last)
                 progress.written[table] = last
+
+    def _not_again(self, answered: list[Answered]) -> list[Answered]:
+        """Without requests that look interrupted because their outcome was lost on disk after it had been shipped."""
+        suspects = [intent.received_us for _, intent, outcome in answered if _looks_lost(intent, outcome)]
+        if not suspects:
+            return answered
+        since, until = _moment(min(suspects)), _moment(max(suspects) + 1)
+        shipped = self._store.scan("inference", columns=["databricks_request_id"], since=since, until=until)
+        known = set(shipped["databricks_request_id"].to_pylist())
+        return [a for a in answered if not _looks_lost(a[1], a[2]) or a[1].request_id not in known]
 
     def _trim(self, reader: SpoolReader, progress: _Progress, drained: bool) -> None:
         """Drop what is in the tables; a damaged spool that has given all goes as a whole."""
@@ -197,6 +208,14 @@ class Shipper:
 def _app(spool: str, table: str) -> str:
     """Identity of a spool in a table's transaction log."""
     return f"{spool}:{table}"
+
+
+def _looks_lost(intent: Intent, outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.INTERRUPTED and 0 <= intent.received_us < rows.LATEST_US
+
+
+def _moment(microseconds: int) -> datetime:
+    return EPOCH + timedelta(microseconds=microseconds)
 
 
 def _made_us(entry: Entry | Poison) -> int:
