@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 WIDTHS = {"full": 1040, "half": 470, "narrow": 282}
 """Of the plot area, in CSS pixels: for a card across the page, for one of two columns, for a phone."""
-FLOOR = -2.0
-"""Evidence below 10^-2 is drawn there: how strongly nothing has changed is of no interest."""
+FLOOR, CEILING = -2.0, 12.0
+"""Evidence outside 10^-2 to 10^12 is drawn at these ends: what matters is the way to the line and across it."""
 DOTTED = 16
 """Lines with more windows than this are drawn without dots."""
 MOST = 400
@@ -37,12 +37,19 @@ def evidence(rows: Rows) -> Spec | None:
     Returns:
         A specification without a width; None if there is nothing to draw.
     """
-    points = [_point(r, max(r["log_e"] / _LN10, FLOOR)) for r in _against_baseline(rows) if r.get("log_e") is not None]
+    points = [
+        _point(r, min(max(r["log_e"] / _LN10, FLOOR), CEILING))
+        for r in _against_baseline(rows)
+        if r.get("log_e") is not None
+    ]
     if not points:
         return None
     line = max(r["log_threshold"] for r in rows if r.get("log_threshold") is not None) / _LN10
     top = math.ceil(max(line + 0.5, *(p["value"] for p in points)))
-    label = "datum.value < 0 ? '1/' + format(pow(10, -datum.value), '~s') : format(pow(10, datum.value), '~s')"
+    label = (
+        "datum.value < 0 ? '1/' + format(pow(10, -datum.value), ',') : "
+        "datum.value < 7 ? format(pow(10, datum.value), ',') : '10^' + datum.value"
+    )
     axis = {"values": _powers(top), "labelExpr": label, "title": None, "grid": True}
     scale = {"domain": [FLOOR, top], "nice": False}
     alarm = _line("var(--alarm)", line, f"alarm at {10**line:,.0f} : 1")
