@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from fakes.entries import intent, outcome
 from noria.adapters.clock import SystemClock
 from noria.adapters.delta import DeltaStore
-from noria.adapters.spool import SpoolFolder, close_orphans, discover
+from noria.adapters.spool import SpoolFolder, SqliteSpool, close_orphans, discover
 from noria.serving.shipping import Shipper
 
 pytestmark = pytest.mark.chaos
@@ -178,6 +181,42 @@ def log(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+GARBAGE = [b"\x5a" * 16, bytes(64), b"\xff" * 512, bytes(range(256)) * 16]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_garbage_anywhere_in_the_files_doubles_nothing_and_every_loss_is_accounted_for(log, tmp_path, seed):
+    chance, store = random.Random(seed), DeltaStore(log.tables)
+    folder, spool, told = SpoolFolder(log.spools), SqliteSpool(log.spools, "api-0"), set()
+    shipper, under_way = Shipper(folder.readers, store, SystemClock()), []
+    for n in range(1, 151):
+        if chance.random() < 0.4 and under_way:
+            await spool.append(outcome(under_way.pop(chance.randrange(len(under_way)))))
+        else:
+            under_way.append(n)
+            await spool.append(intent(n, request=b"x" * chance.randrange(6000)))
+            told.add(intent(n).request_id)
+        if chance.random() < 0.03:
+            shipper.turn(limit=chance.randrange(1, 60))
+    crashed = shutil.copytree(log.spools, tmp_path / "crashed")
+    spool.close()
+    folder.close()
+    for _ in range(3):
+        victim = chance.choice([file for file in crashed.glob("api-0.db*") if file.suffix != ".db-shm"])
+        with victim.open("r+b") as file:
+            file.seek(chance.randrange(victim.stat().st_size + 1))
+            file.write(chance.choice(GARBAGE))
+    SqliteSpool(crashed, "api-0").close()
+    log.spools = crashed
+    log.settle()
+    rows = store.scan("inference", columns=["databricks_request_id"])["databricks_request_id"].to_pylist()
+    assert len(set(rows)) == len(rows)
+    letters = store.scan("dead_letter", columns=["reason"])["reason"].to_pylist()
+    ranges = [re.match(r"entries (\d+) to (\d+)", letter) for letter in letters]
+    accounted = sum(int(found[2]) - int(found[1]) + 1 if found else 1 for found in ranges)
+    assert len(told - set(rows)) <= accounted
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

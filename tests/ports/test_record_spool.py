@@ -15,7 +15,7 @@ from fakes.story import StoppedClock
 from noria.adapters.spool import SpoolFolder, SpoolReader, SqliteSpool, close_orphans, discover
 from noria.adapters.spool_groups import pack, pack_group
 from noria.adapters.spool_quarantine import exchange, finish_exchange
-from noria.domain.errors import AlreadyRunning, LogUnavailable
+from noria.domain.errors import AlreadyRunning, LogUnavailable, StorageCorrupted
 from noria.domain.inference import OutcomeKind
 from noria.ports import Poison
 
@@ -392,6 +392,55 @@ async def test_a_crash_in_the_middle_of_putting_a_file_aside_is_finished_later(f
     assert [e for _, e in contents(sealed)] == [feedback(1)]
     spool._let_go()
     spool.close()
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(folder):
+    await write(folder, feedback(1))
+    spoil(folder / "api-0.db", "PRAGMA user_version=2")
+    with pytest.raises(StorageCorrupted, match="newer version of Noria"):
+        SqliteSpool(folder, "api-0")
+    assert discover(folder) == [folder / "api-0.db"]
+    spoil(folder / "api-0.db", "PRAGMA user_version=1")
+    await write(folder, feedback(2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE commits SET last = 999999999 WHERE first = 3",
+        "UPDATE commits SET last = 'x' WHERE first = 3",
+        "UPDATE meta SET value = 'x'",
+        "DELETE FROM meta",
+        "DROP TABLE meta",
+    ],
+)
+async def test_numbers_that_cannot_be_true_cost_nothing(folder, change):
+    first = await write(folder, feedback(1), feedback(2), feedback(3))
+    spoil(folder / "api-0.db", change)
+    SqliteSpool(folder, "api-0").close()
+    reader = SpoolReader(discover(folder)[0])
+    assert reader.id == first
+    found = contents(reader.path)
+    assert sum(e.last - e.first + 1 if isinstance(e, Poison) else 1 for _, e in found) == 3
+    assert [e for _, e in found][:2] == [feedback(1), feedback(2)]
+    reader.close()
+
+
+async def test_a_row_that_does_not_say_where_it_ends_is_trimmed_with_its_neighbours(folder):
+    await write(folder, *(feedback(n) for n in range(1, 6)))
+    spoil(folder / "api-0.db", "UPDATE commits SET last = 'x' WHERE first = 2")
+    reader = SpoolReader(folder / "api-0.db")
+    reader.trim(3)
+    assert [n for n, _ in reader.read(0, 10)] == [4, 5]
+    reader.close()
+
+
+async def test_a_row_in_a_wrong_place_is_known_as_such(folder):
+    await write(folder, *(feedback(n) for n in range(1, 6)))
+    spoil(folder / "api-0.db", "UPDATE commits SET blob = (SELECT blob FROM commits WHERE first = 4) WHERE first = 2")
+    found = contents(folder / "api-0.db")
+    assert [n for n, _ in found] == [1, 2, 3, 4, 5]
+    assert found[1][1] == Poison(2, 2, "missing from the spool, or unreadable", pack_group(4, [pack(feedback(4))]))
 
 
 async def test_a_file_whose_process_died_while_making_it_is_simply_made(folder):

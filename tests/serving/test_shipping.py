@@ -13,7 +13,7 @@ from fakes.records import MemoryRecords
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
 from noria.domain.errors import StorageCorrupted
-from noria.domain.inference import Intent, Outcome
+from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.serving import rows
 from noria.serving.shipping import Shipper
 from noria.tables import DEAD_LETTER, FEEDBACK, INFERENCE
@@ -234,6 +234,18 @@ def test_a_damaged_spool_is_emptied_and_retired_and_its_open_intents_live_on_els
 
 
 # --- exactly once ---
+
+
+def test_a_request_is_not_interrupted_whose_answer_was_lost_only_after_it_was_shipped(spool, store, clock):
+    spool.add(intent(2), intent(1), outcome(1))
+    Shipper(lambda: [spool], store, clock).turn()
+    spool.poison(3)
+    lost = {"kind": OutcomeKind.INTERRUPTED, "status": 500}
+    spool.add(outcome(1, **lost), outcome(2, **lost))
+    Shipper(lambda: [spool], store, clock).turn()
+    assert store.scan("inference")["outcome"].to_pylist() == ["answered", "interrupted"]
+    (letter,) = store.scan("dead_letter").to_pylist()
+    assert letter["reason"] == "spoilt; what had ended by 3 is in the tables"
 
 
 @pytest.mark.parametrize("table", ["dead_letter", "feedback", "inference"])

@@ -79,6 +79,15 @@ def entries(rows: Iterable[Sequence[Any]], after: int) -> Iterator[tuple[list[Nu
         expected, stray = found[-1][0] + 1, b""
 
 
+def ends_of(rows: Iterable[Sequence[Any]]) -> Iterator[int | None]:
+    """The last number of each row; for one that doesn't say, what lies before the next; None if that isn't known."""
+    for row, following in _with_next(iter(rows)):
+        if is_sound(row):
+            yield row[1]
+        else:
+            yield following[0] - 1 if following else None
+
+
 def _with_next(rows: Iterator[Sequence[Any]]) -> Iterator[tuple[Sequence[Any], Sequence[Any] | None]]:
     """Each row with the one that follows it."""
     row = next(rows, None)

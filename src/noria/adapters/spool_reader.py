@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from noria.adapters.spool_file import (
     read_mark,
     trimmed,
 )
-from noria.adapters.spool_groups import Numbered, entries, is_sound
+from noria.adapters.spool_groups import Numbered, ends_of, entries, is_sound
 from noria.adapters.spool_salvage import salvaged
 from noria.domain.errors import StorageCorrupted
 from noria.ports import Poison
@@ -165,7 +166,8 @@ class SpoolReader:
         """Drop some whole rows; False when none is left to drop."""
         execute = self._connection.execute
         rows = execute("SELECT first, last FROM commits ORDER BY first LIMIT ?", (_TRIM_ROWS,)).fetchall()
-        done = [row for row in rows if row[1] <= upto]
+        ends = takewhile(lambda end: end is not None and end <= upto, ends_of(rows))
+        done = [(row[0], end) for row, end in zip(rows, ends, strict=False)]
         if not done:
             return False
         execute("BEGIN IMMEDIATE")
