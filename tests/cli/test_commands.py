@@ -17,6 +17,7 @@ from fakes.story import ALERT, PASSED, REFUSED, StoppedClock, tell
 from noria import bootstrap
 from noria.adapters.sql import SqlState
 from noria.cli import app
+from noria.cli.loop import _to_bring_up
 from noria.domain.endpoint import Route
 from noria.domain.errors import InvalidProject, InvalidRequest, NoriaError, Refused, UnknownEndpoint
 from noria.domain.events import CandidateRegistered, RetrainRequested
@@ -286,3 +287,25 @@ def test_a_card_is_shown_without_its_front_matter(shop: Shop, registry: FakeRegi
     assert "Card of triage" in shown
     assert "license" not in shown
     assert "license: mit" in shop.run("card", "show", "triage", "--raw").stdout
+
+
+def test_up_takes_the_file_into_service_once_and_later_only_mentions_its_changes(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = shop.root / "noria.yaml"
+    assert _to_bring_up(shop.root).project.project == "shop"
+    applied = shop.state.get(AppliedProject, "project")
+    assert applied is not None
+    file.write_text(file.read_text().replace("window: 5m", "window: 10m"))
+    assert _to_bring_up(shop.root).project.endpoints["triage"].monitors.window.total_seconds() == 300
+    assert "`noria apply` takes the changes into service" in capsys.readouterr().err
+    file.write_text("project: [")
+    assert _to_bring_up(shop.root).project.project == "shop"
+    assert "noria.yaml:1" in capsys.readouterr().err
+    assert shop.state.get(AppliedProject, "project") == applied
+
+
+def test_a_first_up_refuses_a_project_whose_files_are_missing(shop: Shop) -> None:
+    (shop.root / "data" / "messages.csv").unlink()
+    assert "there is no file data/messages.csv" in shop.refuses(InvalidProject, "up", "--port", "0")
+    assert shop.state.get(AppliedProject, "project") is None

@@ -3,11 +3,27 @@
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, Yes, actor, console, err, known, opened, out, print_json
+from noria.cli.shared import (
+    FILE_NAME,
+    AsJson,
+    By,
+    Reason,
+    Root,
+    Yes,
+    actor,
+    console,
+    err,
+    known,
+    opened,
+    out,
+    print_json,
+)
+from noria.domain.errors import InvalidProject
 
 if TYPE_CHECKING:
     from noria.settings import Settings
@@ -35,17 +51,32 @@ def up(
 
     Ctrl-C stops them in order.
     """
-    from noria import bootstrap
-    from noria.projectfile import check_files, read_text
     from noria.supervisor import Supervisor
 
-    written = bootstrap.settings(project)
-    check_files(written, read_text(project, "noria.yaml"))
-    settings = bootstrap.in_service(written, bootstrap.state(written))  # here, before two processes would do it at once
-    if written.project != settings.project:
-        err("noria.yaml has changed since it was applied; `noria apply` takes the changes into service.")
+    settings = _to_bring_up(project)
     server = settings.project.server
     Supervisor(settings, host or server.host, server.port if port < 0 else port, mlflow, out).run()
+
+
+def _to_bring_up(root: Path) -> "Settings":
+    """The project in service; at a first start the file is checked and taken into service.
+
+    Here, in one place, since two processes would do it at once. A file that was changed since is only mentioned.
+    """
+    from noria import bootstrap
+    from noria.domain.status import AppliedProject
+    from noria.projectfile import check_files, read_text
+
+    settings, state = opened(root)
+    if state.get(AppliedProject, bootstrap.APPLIED) is None:
+        check_files(settings, read_text(root, FILE_NAME))
+        return bootstrap.in_service(settings, state)
+    try:
+        if bootstrap.settings(root).project != settings.project:
+            err("noria.yaml has changed since it was applied; `noria apply` takes the changes into service.")
+    except InvalidProject as error:
+        err(f"noria.yaml is in service as it was applied, since it can't be used as it is now: {error.problem}")
+    return settings
 
 
 def status(
@@ -83,11 +114,11 @@ def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> 
     from noria.domain.status import AppliedProject
     from noria.projectfile import check_files, diff, parse_project, read_text
 
-    text = read_text(project, "noria.yaml")
+    text = read_text(project, FILE_NAME)
     settings = parse_project(text, project)
     check_files(settings, text)
     state = bootstrap.state(settings)
-    before = state.get(AppliedProject, "project")
+    before = state.get(AppliedProject, bootstrap.APPLIED)
     if before is not None and before.text == text:
         out("noria.yaml is in service as it is.")
         return
