@@ -47,6 +47,7 @@ def stop(*_):
     pathlib.Path(sys.argv[1]).write_text("stopped in order")
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 time.sleep(600)
 """
 
@@ -66,7 +67,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list
 
     def child(name: str, module: str, _settings: Settings, *arguments: str) -> Child:
         fd = arguments[1] if arguments else ""
-        return Child(name, [part.replace("{fd}", fd) for part in commands[module]])
+        return Child(name, [part.replace("{fd}", fd) for part in commands[module]], begins_deaf=module == "worker")
 
     monkeypatch.setattr(supervisor_module, "noria_child", child)
     return commands
@@ -167,6 +168,15 @@ def test_stopping_lets_the_worker_finish_and_leaves_nothing_behind(up: Running, 
     assert running(settings.run_dir) is None
     with pytest.raises(ConnectionRefusedError):
         get(up.supervisor.url)
+
+
+def test_a_worker_that_dies_right_before_the_stop_is_started_to_ship_what_is_left(
+    up: Running, settings: Settings, tmp_path: Path
+) -> None:
+    until(lambda: announced(up))
+    os.kill(running(settings.run_dir).children["worker"], signal.SIGKILL)
+    up.stop()
+    assert (tmp_path / "worker-said").read_text() == "stopped in order"
 
 
 def test_a_process_that_ends_by_itself_again_and_again_while_starting_is_given_up_with_its_name(

@@ -9,10 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from noria.adapters.processes import birth
+from noria.templates.starter import messages
 
 YAML = """
 project: shop
@@ -21,11 +24,13 @@ endpoints:
     task: classification
     policy: policies/triage.yaml
     group: channel
-    training: {{data: data/messages.csv, min_labels: 100, label_wait: 1m, cooldown: 1s}}
+    training: {{data: data/messages.csv, on_alert: false, cooldown: 1s}}
     monitors: {{window: 1s}}
     rollout: {{shadow_requests: 20, steps: [50], step_requests: 20}}
 {more}
 """
+TEXTS = tuple(message.text for message in messages(300, seed=1))
+"""What callers write: of the kind that the first version has learnt from."""
 
 
 def noria(root: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -47,6 +52,8 @@ def new_project(root: Path, more: str = "") -> Path:
         [sys.executable, "-m", "noria.cli", "init", str(root), "--without-llm"], check=True, capture_output=True
     )
     (root / "noria.yaml").write_text(YAML.format(more=more))
+    policy = root / "policies" / "triage.yaml"  # a busy machine is slow, and that isn't what these tests are about
+    policy.write_text(policy.read_text().replace("max_latency_p95_ms: 250", "max_latency_p95_ms: 20000"))
     return root
 
 
@@ -116,17 +123,44 @@ class Running:
 
     def status(self) -> dict[str, Any]:
         """`GET /api/status`."""
-        said: dict[str, Any] = self.get("/api/status")[1]
-        return said
+        code, said, _ = self.get("/api/status")
+        assert code == 200, said
+        return dict(said)
+
+    def endpoint(self) -> dict[str, Any]:
+        """What the status says of the endpoint."""
+        return dict(self.status()["endpoints"][0])
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """`noria records query`."""
+        return list(noria_json(self.root, "records", "query", sql))
+
+    def shipped(self) -> bool:
+        """Whether the worker is alive and everything that was written until now is in the tables."""
+        before, worker = time.time(), {}
+
+        def caught_up() -> bool:
+            nonlocal worker
+            worker = self.status()["worker"]
+            seen = time.time() - worker["age_seconds"] if worker["at"] else 0
+            return seen > before and worker["unshipped"] == worker["open_intents"] == 0
+
+        self.wait_until(caught_up, 30)
+        return True
+
+    def processes(self) -> dict[str, int]:
+        """Name → id of everything that belongs to the project: the children of `noria up`, and model servers by ref."""
+        run = self.root / ".noria" / "run"
+        children: dict[str, int] = json.loads((run / "up.json").read_text())["children"]
+        notes = [json.loads(note.read_text()) for note in run.glob("*.json") if note.name != "up.json"]
+        return children | {note["ref"]: note["pid"] for note in notes if "ref" in note and birth(note["pid"])}
 
     def kill(self, who: str) -> int:
-        """SIGKILL the API, the worker, or the champion's model server; returns the pid that died."""
-        if who == "modelserver":
-            pid = next(json.loads(p.read_text())["pid"] for p in (self.root / ".noria/run").glob("*triage*.json"))
-        else:
-            pid = json.loads((self.root / ".noria/run/up.json").read_text())["children"][who]
+        """SIGKILL one of `processes`; returns the pid that died."""
+        self.wait_until(lambda: self.processes().get(who))
+        pid = self.processes()[who]
         os.kill(pid, signal.SIGKILL)
-        return int(pid)
+        return pid
 
 
 @dataclass
@@ -134,12 +168,15 @@ class Load:
     """Callers that ask at the same time, and keep what they were told."""
 
     running: Running
-    texts: list[str]
+    texts: Sequence[str] = TEXTS
     threads: int = 4
+    pause_s: float = 0.005
     answered: list[str] = field(default_factory=list)
     """Ids of requests that got 200."""
-    refused: list[int] = field(default_factory=list)
-    """Other statuses; 0 is a broken connection."""
+    versions: list[str] = field(default_factory=list)
+    """Who gave those answers."""
+    refused: list[tuple[int, Any]] = field(default_factory=list)
+    """Status and body of all others; status 0 is a broken connection."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _workers: list[threading.Thread] = field(default_factory=list)
 
@@ -155,12 +192,18 @@ class Load:
         for worker in self._workers:
             worker.join()
 
+    def wait_for(self, more: int, timeout_s: float = 60) -> None:
+        """Wait until so many more requests were answered."""
+        enough = len(self.answered) + more
+        self.running.wait_until(lambda: len(self.answered) >= enough, timeout_s)
+
     def _ask(self, chance: random.Random) -> None:
         while not self._stop.is_set():
-            status, _, headers = self.running.post("/predict", {"input": chance.choice(self.texts)})
+            status, said, headers = self.running.post("/predict", {"input": chance.choice(self.texts)})
             if status == 200:
                 self.answered.append(headers["x-request-id"])
+                self.versions.append(headers["x-noria-version"])
             else:
-                self.refused.append(status)
+                self.refused.append((status, said))
                 time.sleep(0.05)
-            time.sleep(0.005)
+            time.sleep(self.pause_s)

@@ -151,8 +151,13 @@ class Supervisor:
                 said = waits_for
 
     def _stop_all(self) -> None:
-        """Let the API finish its answers, then the worker ship them, then stop the rest."""
+        """Let the API finish its answers, then the worker ship them, then stop the rest.
+
+        A worker that died just now is started for it: the log is to be shipped, and its model servers are to end.
+        """
         for child, patience in zip(self.children, (API_DRAIN_S, WORKER_STOP_S, MLFLOW_STOP_S), strict=False):
+            if child is self._worker and child.down and self._ready and not self._hurry.is_set():
+                child.start()
             if not child.stop(patience, self._hurry):
                 self._say(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
 

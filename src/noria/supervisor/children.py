@@ -67,6 +67,11 @@ class Child:
         return self._process.pid if self._process else 0
 
     @property
+    def down(self) -> bool:
+        """Whether no such process runs."""
+        return self._process is None or self._process.poll() is not None
+
+    @property
     def due(self) -> bool:
         """Whether it is down and the pause before its restart is over."""
         return self._start_at is not None and time.monotonic() >= self._start_at
