@@ -60,7 +60,12 @@ def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
             "log_e_wrong": rollout["log_e_wrong"],
             "log_threshold": rollout["log_threshold"],
         },
-        "fairness": {"group_gap_before": groups["champion_gap"], "group_gap_after": groups["candidate_gap"]},
+        "fairness": {
+            "group_gap_before": groups["champion_gap"],
+            "group_gap_after": groups["candidate_gap"],
+            "groups": _by_group(groups),
+        },
+        "cards": [str(p.relative_to(root)) for p in sorted((root / ".noria/mlartifacts").rglob("card/README.md"))],
         "llm": {
             "model": story.chat.model,
             "tokens": story.chat.tokens,
@@ -75,6 +80,19 @@ def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
             "alert_to_promoted": round(story.moments.promoted_at - story.moments.alarm_at, 1),
             "train": _train_seconds(of_triage(status["runs"])[0]),
         },
+    }
+
+
+def _by_group(numbers: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Held-out rows of each group, and the accuracy of the old and the new version on them."""
+    names = [name.removeprefix("rows:") for name in numbers if name.startswith("rows:")]
+    return {
+        name: {
+            "rows": numbers[f"rows:{name}"],
+            "before": round(numbers[f"champion:{name}"], 3),
+            "after": round(numbers[f"candidate:{name}"], 3),
+        }
+        for name in names
     }
 
 
@@ -130,6 +148,7 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
         "nothing lost on the old world": (right["after_old"] or 0) > (right["before"] or 1) - 0.05,
         "chat recorded and redacted": summary["llm"]["recorded"] == 1 and summary["llm"]["redacted"],
         "audit chain holds": summary["audit"]["verified"],
+        "a card for every version": len(summary["cards"]) == 3,
     }
 
 
@@ -156,8 +175,15 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> int:
     }
     for name, what in rows.items():
         table.add_row(f"[bold]{name}", what)
+    for number, (name, group) in enumerate(summary["fairness"]["groups"].items()):
+        change = f"{name:<18}{group['rows']:>5.0f} rows  {group['before']:.0%} → {group['after']:.0%}"
+        table.add_row("" if number else "[bold]by group", change)
+    table.add_row("[bold]cards", f"{len(summary['cards'])} written; noria card show triage")
     for name, ok in held.items():
         table.add_row("[green]held" if ok else "[bold red]BROKEN", name)
-    where = f"noria up   (opens the same project)      {path.relative_to(path.parents[2])}      noria audit show"
-    console.print(Panel(table, title="the wheel turned", subtitle=where, border_style="green"))
+    console.print(Panel(table, title="the wheel turned", border_style="green"))
+    console.print("Where to look:")
+    console.print(f"  {sys.prefix}/bin/noria up           opens the same project, with its console", soft_wrap=True)
+    console.print(f"  {path}   these numbers; story.txt and noria.log lie beside", soft_wrap=True)
+    console.print(f"  {sys.prefix}/bin/noria audit show   who changed what, and why", soft_wrap=True)
     return 0 if all(held.values()) else 1
