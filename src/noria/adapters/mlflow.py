@@ -237,4 +237,4 @@ class MlflowRegistry:
         return Path(download(artifact_uri=where, dst_path=str(target), tracking_uri=self.tracking_uri))
 
 
-_LIST = "List what there is with noria models."
+_LIST = "List what there is with noria model list."
