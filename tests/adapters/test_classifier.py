@@ -1,3 +1,4 @@
+import os
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -180,3 +181,12 @@ def test_a_run_that_was_cut_off_is_closed_and_done_anew(registry: MlflowRegistry
     assert client.get_run(cut).info.status == "KILLED"
     with pytest.raises(InvalidProject):
         ClassifierTrainer().train(replace(work, run_id="other", parameters={"depth": 1}))
+
+
+@pytest.mark.slow
+def test_a_run_leaves_no_tracking_uri_behind_in_the_environment(
+    registry: MlflowRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    ClassifierTrainer().train(job(registry, tmp_path, "tidy"))
+    assert "MLFLOW_TRACKING_URI" not in os.environ

@@ -61,7 +61,6 @@ def log_dummy(registry: MlflowRegistry, label: str, folder: Path) -> str:
     model = DummyClassifier(strategy="constant", constant=label).fit([["text"], ["text"]], [label, "other"])
     (folder / "b.npz").write_bytes(b"npz")
     mlflow = load_mlflow("sklearn", "pyfunc")
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(registry.tracking_uri)
     try:
         with mlflow.start_run(experiment_id=registry.prepare()):
@@ -69,7 +68,7 @@ def log_dummy(registry: MlflowRegistry, label: str, folder: Path) -> str:
             mlflow.log_artifact(str(folder / "b.npz"), "baseline")
             mlflow.log_metric("accuracy", 0.5)
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)  # it is kept in the environment, where settings would read it
     return str(info.model_uri)
 
 

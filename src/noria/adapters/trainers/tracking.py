@@ -51,7 +51,7 @@ def finished(job: TrainingJob) -> TrainingResult | None:
 def tracked(job: TrainingJob) -> Iterator[Any]:
     """A new MLflow run for the job, active while the block runs; failed if the block raises."""
     mlflow = load_mlflow("sklearn", "pyfunc", "data", "data.sources")
-    before = mlflow.get_tracking_uri()
+    before = mlflow.environment_variables.MLFLOW_TRACKING_URI.get()  # which set_tracking_uri changes too
     mlflow.set_tracking_uri(job.tracking_uri)  # log_model knows no other way to be told
     try:
         tags = {RUN: job.run_id, "noria.endpoint": job.endpoint, "noria.code": noria.__version__}
