@@ -368,6 +368,27 @@ async def test_damage_under_a_running_process_costs_no_request(folder, monkeypat
     assert len(discover(folder)) == 2
 
 
+async def test_damage_that_the_worker_finds_is_put_aside_by_the_process_that_appends(folder):
+    await write(folder, *(feedback(n, comment="x" * 3000) for n in range(1, 41)))
+    path = folder / "api-0.db"
+    spool = SqliteSpool(folder, "api-0")
+    await spool.append(intent(1))
+    before = spool.id
+    spoil_page(path, 20)
+    worker = SpoolReader(path)
+    while worker.read(0, 1000)[-1][0] < 41:
+        pass
+    assert worker.damaged
+    worker.close()
+    await spool.append(outcome(1))
+    assert spool.id != before
+    spool.close()
+    sealed, fresh = discover(folder)
+    assert [e for _, e in contents(fresh)] == [intent(1), outcome(1)]
+    assert contents(sealed)[-1] == (41, intent(1))
+    assert not list(folder.glob("*.damaged"))
+
+
 @pytest.mark.parametrize("moved", ["log only", "all"])
 async def test_a_crash_in_the_middle_of_putting_a_file_aside_is_finished_later(folder, monkeypatch, moved):
     spool = SqliteSpool(folder, "api-0")

@@ -153,7 +153,9 @@ class SqliteSpool:
     def _commit(self, items: list[Packed]) -> int:
         """Put a group on the disk, into a fresh file if this one is damaged; the first entry's number."""
         try:
-            return self._current().append(items)
+            current = self._current()
+            if not current.flagged:
+                return current.append(items)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise

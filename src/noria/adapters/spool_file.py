@@ -11,11 +11,12 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from noria.adapters.spool_groups import Packed, is_id, is_sound, new_id, pack_group
 from noria.domain.errors import AlreadyRunning, StorageCorrupted
 
+CREATE: Final = "mode=rwc"
 LOOK: Final = "mode=ro"
 STILL: Final = "mode=ro&immutable=1"
 PAGE: Final = 4096
@@ -49,9 +50,22 @@ def connect(path: Path, mode: str = "mode=rw") -> sqlite3.Connection:
     damaged one still holds; with `STILL` there is no log, and nobody else who writes.
     """
     uri = f"{path.absolute().as_uri()}?{mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False, factory=_Connection
+    )
     connection.text_factory = _lenient
     return connection
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose errors are SQLite's, even where they quote what a damaged file says."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """See sqlite3.Connection."""
+        try:
+            return super().execute(*arguments)
+        except UnicodeDecodeError as error:
+            raise Damaged("the file's description of itself is garbled") from error
 
 
 def _lenient(text: bytes) -> str:
@@ -169,7 +183,7 @@ class SpoolFile:
     def __init__(self, path: Path) -> None:
         fresh = not path.exists()
         self.path = path
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
+        self._connection = connect(path, CREATE)
         try:
             self._prepare()
             self.id: str = identity(self._connection)
@@ -217,6 +231,11 @@ class SpoolFile:
             os.pwrite(self._mark, f"{self.id} {self.last:020d}\n".encode(), 0)
 
     @property
+    def flagged(self) -> bool:
+        """Whether somebody has found the file damaged."""
+        return damage_flag(self.path).exists()
+
+    @property
     def gone(self) -> bool:
         """Whether somebody has deleted or replaced the file."""
         try:
@@ -228,6 +247,11 @@ class SpoolFile:
         """Let go of the file; the last one who does folds its write-ahead log in."""
         os.close(self._mark)
         self._connection.close()
+
+
+def damage_flag(path: Path) -> Path:
+    """The file by which a reader tells the process that appends to a spool that its file is damaged."""
+    return path.with_suffix(".damaged")
 
 
 def read_mark(path: Path) -> tuple[str, int]:

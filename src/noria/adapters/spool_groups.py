@@ -21,6 +21,9 @@ Numbered = tuple[int, Entry | Poison]
 Row = tuple[int, int, bytes]
 """Numbers of a group's first and last entry, and its bytes."""
 
+MISSING: Final = "missing from the spool, or unreadable"
+"""The reason of Poison that stands for rows of which nothing, or nothing true, can be read."""
+
 _KINDS: Final = (Intent, Outcome, Feedback)
 _KIND_OF: Final = {kind: number for number, kind in enumerate(_KINDS)}
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -74,7 +77,7 @@ def entries(rows: Iterable[Sequence[Any]], after: int) -> Iterator[tuple[list[Nu
             stray += blob if isinstance(blob, bytes) else b""
             continue
         if first > expected:
-            found.insert(0, (first - 1, Poison(expected, first - 1, "missing from the spool, or unreadable", stray)))
+            found.insert(0, (first - 1, Poison(expected, first - 1, MISSING, stray)))
         yield [entry for entry in found if entry[0] >= expected], len(blob)
         expected, stray = found[-1][0] + 1, b""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from noria.adapters.spool_file import QUARANTINE, SpoolFile, sync_folder
+from noria.adapters.spool_file import QUARANTINE, SpoolFile, damage_flag, sync_folder
 from noria.adapters.spool_groups import Packed
 
 
@@ -60,5 +60,6 @@ def _put_aside(path: Path) -> None:
     for source, destination in [*moves, (path, target)]:
         if source.exists():
             source.replace(destination)
+    damage_flag(path).unlink(missing_ok=True)
     sync_folder(target.parent)
     sync_folder(path.parent)

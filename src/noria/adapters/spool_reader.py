@@ -12,6 +12,7 @@ from noria.adapters.spool_file import (
     QUARANTINE,
     STILL,
     connect,
+    damage_flag,
     discover,
     highest,
     identity,
@@ -19,7 +20,7 @@ from noria.adapters.spool_file import (
     read_mark,
     trimmed,
 )
-from noria.adapters.spool_groups import Numbered, ends_of, entries, is_sound
+from noria.adapters.spool_groups import MISSING, Numbered, ends_of, entries, is_sound
 from noria.adapters.spool_salvage import salvaged
 from noria.domain.errors import StorageCorrupted
 from noria.ports import Poison
@@ -57,6 +58,7 @@ class SpoolReader:
         else:
             self._connection = connect(path, LOOK) if look else connect(path)
         self._id = self._read_id()
+        self._tells = not (self._sealed or look)
         self.damaged = False
         """Whether anything of the file turned out to be unreadable."""
 
@@ -90,6 +92,8 @@ class SpoolReader:
         except sqlite3.Error as error:
             if self._sealed:
                 return self._marked()
+            if is_damage(error):
+                self._found_damage()
             raise self._unreadable(error) from error
 
     def _marked(self) -> int:
@@ -103,17 +107,26 @@ class SpoolReader:
         except sqlite3.Error as error:
             if not is_damage(error) and not self._sealed:
                 raise self._unreadable(error) from error
-            self.damaged = True
+            self._found_damage()
             found = self._collect(self._salvaged(after), after, limit)
         return found or self._lost_end(after)
+
+    def _found_damage(self) -> None:
+        """Remember that the file is damaged, and tell the process that appends to it."""
+        self.damaged = True
+        if self._tells:
+            with contextlib.suppress(OSError):
+                damage_flag(self.path).touch()
 
     def _collect(self, rows: Iterable[Sequence[Any]], after: int, limit: int) -> list[Numbered]:
         """Entries of the rows up to a limit."""
         found: list[Numbered] = []
         size = 0
         for some, bytes_ in entries(rows, self._beginning(after)):
-            found += (entry for entry in some if entry[0] > after)
+            found += some
             size += bytes_
+            if isinstance(some[0][1], Poison) and some[0][1].reason == MISSING:
+                self._found_damage()
             if len(found) >= limit or size >= _READ_BYTES:
                 break
         return found[:limit]
@@ -160,6 +173,8 @@ class SpoolReader:
                 pass
             self._tidy()
         except sqlite3.Error as error:
+            if is_damage(error):
+                self._found_damage()
             raise self._unreadable(error) from error
 
     def _trim_some(self, upto: int) -> bool:

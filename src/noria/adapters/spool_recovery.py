@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from noria.adapters.spool_file import QUARANTINE, SlotLock, SpoolFile, is_blank, is_damage, read_mark
-from noria.adapters.spool_groups import Numbered, pack
+from noria.adapters.spool_file import QUARANTINE, SlotLock, SpoolFile, damage_flag, is_blank, is_damage, read_mark
+from noria.adapters.spool_groups import Numbered, Packed, pack
 from noria.adapters.spool_quarantine import exchange, finish_exchange
 from noria.adapters.spool_reader import SpoolReader
 from noria.domain.errors import AlreadyRunning, LogUnavailable, StorageCorrupted
@@ -71,12 +71,24 @@ def recovered(path: Path, now_us: Callable[[], int]) -> SpoolFile:
 
 def _begin(path: Path, orphans: list[Intent], damaged: bool, now_us: int) -> SpoolFile:
     """Open a file with its orphans ended; what takes over from a damaged file begins with them."""
-    endings = [pack(_interrupted(intent, now_us)) for intent in orphans]
-    if damaged:
-        return exchange(path, [*map(pack, orphans), *endings])
+    if not damaged:
+        try:
+            return _opened(path, _endings(orphans, now_us))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            orphans = _salvaged_orphans(path)
+    return exchange(path, [*map(pack, orphans), *_endings(orphans, now_us)])
+
+
+def _opened(path: Path, endings: list[Packed]) -> SpoolFile:
     file = SpoolFile(path)
-    if endings:
-        file.append(endings)
+    try:
+        if endings:
+            file.append(endings)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
@@ -88,17 +100,26 @@ def _look(path: Path) -> tuple[list[Intent], bool]:
     try:
         with closing(SpoolReader(path, look=True)) as reader:
             orphans = _orphans(reader)
-            if not reader.damaged and spool in ("", reader.id) and noted <= reader.written():
+            if (
+                not (reader.damaged or damage_flag(path).exists())
+                and spool in ("", reader.id)
+                and noted <= reader.written()
+            ):
                 return orphans, False
     except StorageCorrupted as error:
         if isinstance(error.__cause__, sqlite3.Error) and not is_damage(error.__cause__):
             raise error.__cause__ from error
+    return _salvaged_orphans(path), True
+
+
+def _salvaged_orphans(path: Path) -> list[Intent]:
+    """Intents without an outcome in what can be salvaged of a damaged file."""
     path.with_suffix(".salvaged").unlink(missing_ok=True)
     try:
         with closing(SpoolReader(path, sealed=True)) as reader:
-            return _orphans(reader), True
+            return _orphans(reader)
     except StorageCorrupted:
-        return [], True
+        return []
 
 
 def _orphans(reader: SpoolReader) -> list[Intent]:
@@ -117,6 +138,10 @@ def _entries(reader: SpoolReader) -> Iterable[Numbered]:
     while found := reader.read(position, _SCAN_ENTRIES):
         yield from found
         position = found[-1][0]
+
+
+def _endings(orphans: Iterable[Intent], now_us: int) -> list[Packed]:
+    return [pack(_interrupted(intent, now_us)) for intent in orphans]
 
 
 def _interrupted(intent: Intent, now_us: int) -> Outcome:
