@@ -1,80 +1,101 @@
-"""Processes are killed under load: every answered request is in the table once, and nothing is left behind."""
+"""Processes are killed under load and in the midst of runs: nothing is lost, doubled, or left behind."""
 
-import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from fakes.running import Load, Running, new_project, noria_json
+from fakes.running import Load, Running, new_project, noria, noria_json
+from noria.adapters.processes import birth
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
-TEXTS = [
-    "Where is my parcel?",
-    "Thank you, that was quick!",
-    "This is the third time it broke.",
-    "What are your hours?",
-]
+KILLED = ("api-0", "worker", "triage/1", "worker", "api-0", "worker")
 
 
-def test_killing_api_worker_and_model_server_under_load_loses_and_doubles_no_record(tmp_path: Path) -> None:
-    running = Running(new_project(tmp_path)).start()
-    try:
-        with Load(running, TEXTS) as load:
-            for who in ("api-0", "worker", "modelserver", "worker", "api-0"):
-                seen = len(load.answered)
-                running.wait_until(lambda seen=seen: len(load.answered) > seen + 50)
-                running.kill(who)
-            running.wait_until(lambda: running.get("/readyz")[0] == 200)
-            seen = len(load.answered)
-            running.wait_until(lambda: len(load.answered) > seen + 50)
-    finally:
-        running.stop()
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(new_project(tmp_path_factory.mktemp("killed") / "shop")).start()
+    yield running
+    running.stop()
 
-    rows = noria_json(tmp_path, "records", "query", "SELECT databricks_request_id AS id, outcome FROM inference")
-    ids = [row["id"] for row in rows]
-    missing = set(load.answered) - set(ids)
-    print(f"requests {len(load.answered) + len(load.refused)}, answered {len(load.answered)}, records {len(ids)}, "
-          f"missing {len(missing)}, duplicated {len(ids) - len(set(ids))}")  # fmt: skip
-    assert len(load.answered) > 300
+
+@pytest.mark.parametrize("step", ["validate", "register"])
+def test_a_run_survives_the_worker_being_killed_and_makes_one_candidate(running: Running, step: str) -> None:
+    versions = len(_versions(running))
+    noria(running.root, "retrain", "triage", "--reason", f"killed after {step}")
+
+    def run() -> dict[str, Any]:
+        found = [r for r in running.status()["runs"] if r["trigger"]["reason"] == f"killed after {step}"]
+        assert len(found) <= 1, "one request made two runs"
+        return found[0] if found else {"state": "", "steps": []}
+
+    running.wait_until(lambda: step in [done["name"] for done in run()["steps"]], 90)
+    running.kill("worker")
+    before = [done["name"] for done in run()["steps"]]
+    running.wait_until(lambda: run()["state"] not in ("", "running"), 120)
+    done = run()
+    assert done["state"] == "succeeded", done["error"]
+    names = [s["name"] for s in done["steps"]]
+    assert names[: len(before)] == before
+    assert len(names) == len(set(names))
+    running.wait_until(lambda: _verdicts(running, done["version"]), 90)
+    running.wait_until(lambda: _rollout(running, done["version"]), 60)
+    assert len(_versions(running)) == versions + 1
+    assert len(_verdicts(running, done["version"])) == 1
+    told = Counter(
+        event["action"] for event in noria_json(running.root, "audit", "show", "--subject", f"triage/{done['version']}")
+    )
+    assert told["candidate.registered"] == told["verdict.passed"] == told["rollout.started"] == 1
+    print(f"\nkilled after {step}: steps {names}, candidate {done['version']}, 1 verdict, 1 rollout")
+
+
+def test_killing_api_worker_and_model_server_under_load_loses_and_doubles_no_record(running: Running) -> None:
+    """A rollout is on its way meanwhile; the last kill comes right before the clean stop."""
+    with Load(running) as load:
+        for who in KILLED[:-1]:
+            load.wait_for(60)
+            running.kill(who)
+        load.wait_for(60)
+    processes = running.processes()
+    running.kill(KILLED[-1])
+    running.stop()
+
+    rows = noria_json(
+        running.root,
+        "records",
+        "query",
+        "SELECT databricks_request_id AS id, outcome, spool, sequence FROM inference WHERE shadow_of IS NULL",
+    )
+    ids = Counter(row["id"] for row in rows)
+    outcomes = Counter(row["outcome"] for row in rows)
+    missing = set(load.answered) - ids.keys()
+    doubled = [name for name, count in ids.items() if count > 1]
+    print(
+        f"\nkilled {', '.join(KILLED)}: {len(load.answered)} requests answered, "
+        f"{Counter(status for status, _ in load.refused)} others by status; {len(rows)} records {dict(outcomes)}; "
+        f"missing {len(missing)}, duplicated {len(doubled)}"
+    )
     assert missing == set()
-    assert len(ids) == len(set(ids))
-    answered_rows = {row["id"] for row in rows if row["outcome"] == "answered"}
-    assert set(load.answered) <= answered_rows
-    spools = noria_json(tmp_path, "status")["worker"]["spools"].values()
+    assert doubled == []
+    answered = {row["id"] for row in rows if row["outcome"] == "answered"}
+    assert set(load.answered) <= answered
+    assert len({(row["spool"], row["sequence"]) for row in rows}) == len(rows)
+    assert noria_json(running.root, "records", "query", "SELECT * FROM dead_letter") == []
+    spools = noria_json(running.root, "status")["worker"]["spools"].values()
     assert sum(s["unshipped"] + s["open_intents"] for s in spools) == 0
-    assert noria_json(tmp_path, "audit", "verify")["verified"] is True
+    assert noria_json(running.root, "audit", "verify")["verified"] is True
+    assert [name for name, pid in processes.items() if birth(pid)] == []
 
 
-@pytest.mark.parametrize("step", ["validate", "train", "register", "card"])
-def test_a_run_survives_the_worker_being_killed_and_registers_one_candidate(tmp_path: Path, step: str) -> None:
-    running = Running(new_project(tmp_path)).start()
-    try:
-        noria_json_runs = lambda: [r for r in running.status()["runs"] if r["trigger"]["kind"] == "person"]  # noqa: E731
-        running.post("/predict", {"input": TEXTS[0]})
-        _retrain(tmp_path)
-
-        def reached() -> bool:
-            runs = noria_json_runs()
-            return bool(runs) and step in [s["name"] for s in runs[0]["steps"]]
-
-        running.wait_until(reached, 90)
-        running.kill("worker")
-        running.wait_until(lambda: noria_json_runs()[0]["state"] != "running", 120)
-        run = noria_json_runs()[0]
-        assert run["state"] == "succeeded", run["error"]
-        assert len(noria_json_runs()) == 1
-        running.wait_until(lambda: any(v["version"] == run["version"] for v in running.status()["verdicts"]), 60)
-        time.sleep(1)
-        verdicts = [v for v in running.status()["verdicts"] if v["version"] == run["version"]]
-        assert len(verdicts) == 1
-    finally:
-        running.stop()
-    versions = noria_json(tmp_path, "model", "list")
-    assert sorted(v["version"] for v in versions if v["name"] == "triage") == ["1", "2"]
+def _versions(running: Running) -> list[str]:
+    return [v["version"] for v in noria_json(running.root, "model", "list")]
 
 
-def _retrain(root: Path) -> None:
-    from fakes.running import noria
+def _verdicts(running: Running, version: str) -> list[dict[str, Any]]:
+    return [v for v in running.status()["verdicts"] if v["version"] == version]
 
-    noria(root, "retrain", "triage", "--reason", "a test")
+
+def _rollout(running: Running, version: str) -> bool:
+    return any(r["version"] == version and r["stage"] != "starting" for r in running.status()["rollouts"])
