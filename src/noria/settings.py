@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
@@ -116,6 +116,16 @@ class Training(Strict):
     )
     cooldown: Duration = Field(timedelta(hours=1), description="Shortest time between runs that nobody asked for.")
     seed: int = Field(0, description="Seed of every random choice.")
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_is_cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            from croniter import croniter  # only projects with a schedule pay for it
+
+            if not croniter.is_valid(value):
+                raise PydanticCustomError("cron", "write a cron expression such as '0 3 * * *' (every day at 3 UTC)")
+        return value
 
 
 class MonitorName(StrEnum):
