@@ -25,7 +25,7 @@ endpoints:
     policy: policies/triage.yaml
     group: channel
     training: {{data: data/messages.csv, on_alert: false, cooldown: 1s}}
-    monitors: {{window: 1s}}
+    monitors: {{window: 1s, alpha: 0.0001}}
     rollout: {{shadow_requests: 20, steps: [50], step_requests: 20}}
 {more}
 """

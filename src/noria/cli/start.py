@@ -56,7 +56,7 @@ def write_project(folder: Path, *, with_llm: bool) -> list[tuple[Path, bool]]:
         Each file, and whether it is new.
 
     Raises:
-        Refused: The folder holds a project already.
+        Refused: The folder holds a project already, or may not be written.
     """
     from noria.projectfile import FILE_NAME, SCHEMA_FILE, schema_text
     from noria.templates import template
@@ -125,6 +125,9 @@ def _write_new(path: Path, text: str) -> bool:
     """Write a file unless there is one; whether it was written."""
     if path.exists():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{path} can't be written: {error.strerror}.", "Choose a folder that you may write to.") from None
     return True
