@@ -56,8 +56,8 @@ class Worker:
         self.spools: Mapping[str, SpoolStatus] = {}
         self.problems: dict[str, str] = {}
         self.log_lane: tuple[Duty, ...] = (
-            ("ship the log", 0.25, self._ship),
-            ("close windows", 0.25, self._close_windows),
+            ("ship the log", 1.0, self._ship),
+            ("close windows", 0.5, self._close_windows),
             ("hand events to their workflows", 0.1, self._dispatch),
             ("move rollouts", 0.5, self._move_rollouts),
             ("look at schedules and labels", 1.0, self._look_at_triggers),
