@@ -74,7 +74,7 @@ def test_killing_api_worker_and_model_server_under_load_loses_and_doubles_no_rec
     doubled = [name for name, count in ids.items() if count > 1]
     print(
         f"\nkilled {', '.join(KILLED)}: {len(load.answered)} requests answered, "
-        f"{Counter(status for status, _ in load.refused)} others by status; {len(rows)} records {dict(outcomes)}; "
+        f"others {dict(Counter(map(str, load.refused)))}; {len(rows)} records {dict(outcomes)}; "
         f"missing {len(missing)}, duplicated {len(doubled)}"
     )
     assert missing == set()
