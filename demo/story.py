@@ -69,6 +69,8 @@ class Story:
     moments: Moments = field(default_factory=Moments)
     chat: Chat = field(default_factory=Chat)
     alarms: list[dict[str, Any]] = field(default_factory=list)
+    refused: str = ""
+    """Why the gates refused a version, if they did."""
     up: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
@@ -163,6 +165,8 @@ class Story:
         deadline = time.monotonic() + limit_s
         while not happened():
             self._still_alive()
+            if self.refused:
+                raise SystemExit(f"The gates refused a version, and the story ends here: {self.refused}")
             if time.monotonic() > deadline:
                 raise SystemExit(f"Waited {limit_s:.0f} s for the story to go on ({self.view.phase}); it did not.")
             await asyncio.sleep(0.1)
@@ -233,6 +237,7 @@ class Story:
                 mark = "passed" if result["passed"] else "REFUSED"
                 key = f"gate {verdict['id']} {result['gate']}"
                 news.append((key, f"gate {result['gate']}: {mark}: {result['summary']}", "yellow"))
+            self.refused = self.refused or ("" if verdict["passed"] else "; ".join(verdict["reasons"]))
         for rollout in reversed(of_triage(status["rollouts"])):
             for change in rollout["history"]:
                 key = f"rollout {rollout['id']} {change['stage']} {change['weight']}"

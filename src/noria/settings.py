@@ -293,6 +293,11 @@ class PolicyRules(Strict):
     max_group_gap: float | None = Field(
         None, ge=0, le=1, description="Largest difference in accuracy between two groups."
     )
+    accept_smaller_gap: bool = Field(
+        False,
+        description="Let a version pass above max_group_gap if the champion's gap on the same rows is larger still: "
+        "refusing it would keep the larger one in service.",
+    )
     max_group_loss: float = Field(
         0.1, ge=0, le=1, description="How much accuracy any one group may lose against the champion."
     )

@@ -196,6 +196,28 @@ def test_an_equal_candidate_is_seldom_refused_for_a_small_group():
     assert refused / 40 <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("accept", "candidate_gap", "passes"), [(False, 0.4, False), (True, 0.4, True), (True, 0.7, False)]
+)
+def test_a_gap_above_the_limit_passes_only_if_the_policy_takes_progress_and_it_is_progress(
+    accept, candidate_gap, passes
+):
+    held_out = rows(2000)
+
+    def served(gap):
+        worse = GROUPS[0]
+        return Answers(
+            predictions=tuple(
+                "other" if g == worse and i % 100 < 100 * gap else label
+                for i, (label, g) in enumerate(zip(held_out.labels, held_out.groups, strict=True))
+            )
+        )
+
+    found = groups(case(held_out, [served(candidate_gap), served(0.6)], policy(accept_smaller_gap=accept)))
+    assert found.passed is passes
+    assert ("champion's" in found.summary) is passes
+
+
 def case(held_out, answers, rules):
     return Case(
         candidate=registered(),

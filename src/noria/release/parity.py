@@ -6,12 +6,14 @@ from scipy.stats import binomtest
 from noria.domain.gate import GateResult
 from noria.evaluation.fairness import FairnessTable, assess
 from noria.release.case import Case, Hits, result
+from noria.settings import PolicyRules
 
 
 def groups(case: Case) -> GateResult:
     """As right for one group as for another, and no group pays for the others' gain.
 
-    The gap between the best and the worst group may not exceed the policy's. A group's loss against the champion
+    The gap between the best and the worst group may not exceed the policy's (or the champion's, if the policy accepts a
+    smaller gap than that one as progress). A group's loss against the champion
     counts when it is larger than the policy allows *and* more than chance: the rows of the group on which exactly one
     of the two was right are a fair coin if the candidate is as good (McNemar's exact test, one-sided, at alpha shared
     by the groups). Asking each group for proof that it lost nothing would refuse equal candidates for small groups.
@@ -26,11 +28,14 @@ def groups(case: Case) -> GateResult:
     numbers |= {f"rows:{g.group}": float(g.rows) for g in new.groups} | _by_group("candidate", new)
     thresholds = {"max_group_loss": rules.max_group_loss, "min_group_rows": rules.min_group_rows, "alpha": rules.alpha}
     wrong: list[str] = []
-    if rules.max_group_gap is not None:
-        thresholds["max_group_gap"] = rules.max_group_gap
-        wrong += _gap_problems(new, rules.max_group_gap)
+    old = None
     if case.champion:
         old = assess(rows.labels, case.champion_said.predictions, rows.groups, rules.min_group_rows)
+    if rules.max_group_gap is not None:
+        allowed = _allowed_gap(rules, old)
+        thresholds["max_group_gap"] = allowed
+        wrong += _gap_problems(new, allowed)
+    if old is not None:
         numbers |= {f"champion_{key.removeprefix('group_')}": value for key, value in old.numbers().items()}
         numbers |= _by_group("champion", old)
         lost, losses = _losses(case, new, old)
@@ -38,7 +43,17 @@ def groups(case: Case) -> GateResult:
         numbers |= losses
     named = f"{len(new.judged)} groups of at least {rules.min_group_rows} rows"
     says = f"Largest difference in accuracy between {named}: {new.gap:.3f}."
+    if rules.max_group_gap is not None and old is not None and new.gap > rules.max_group_gap:
+        says = f"{says} That is more than {rules.max_group_gap:g}, but less than the champion's {old.gap:.3f}."
     return result("groups", not wrong, says if not wrong else f"{'; '.join(wrong)}.", numbers, thresholds)
+
+
+def _allowed_gap(rules: PolicyRules, champion: FairnessTable | None) -> float:
+    """The policy's limit, or the champion's gap where that is larger and the policy accepts any smaller one."""
+    limit = rules.max_group_gap or 0.0
+    if rules.accept_smaller_gap and champion is not None:
+        return max(limit, champion.gap)
+    return limit
 
 
 def _by_group(who: str, table: FairnessTable) -> dict[str, float]:
