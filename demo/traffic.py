@@ -5,11 +5,16 @@ import heapq
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
 from demo.data import Message, World
+
+TRIES = 4
+"""A connection breaks if somebody kills the API process; its successor answers the next try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,13 @@ class Traffic:
     label_delay: tuple[float, float] = (1.0, 4.0)
     answers: list[Answer] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    answered: set[str] = field(default_factory=set)
+    """Ids of the requests that were answered."""
+    retried: int = 0
     sent: int = 0
     labels: int = 0
     running: bool = True
-    _due: list[tuple[float, int, dict[str, str]]] = field(default_factory=list)
+    _due: list[tuple[float, str, dict[str, str]]] = field(default_factory=list)
     _in_flight: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -82,22 +90,18 @@ class Traffic:
             "metadata": {"brand": message.group, "user": f"customer-{chance.randrange(10**9)}"},
         }
         share, unseen = self.share_new, self.unseen
-        try:
-            async with session.post("/predict", json=body) as reply:
-                prediction = await reply.json()
-                if reply.status != 200:
-                    self.failures[f"{reply.status} {prediction}"] += 1
-                    return
-        except aiohttp.ClientError as error:
-            self.failures[repr(error)] += 1
+        reply = await self._post(session, "/predict", body)
+        if reply is None:
             return
+        prediction, headers = reply
+        self.answered.add(headers["x-request-id"])
         correct = prediction == message.label
-        version = reply.headers["x-noria-version"]
+        version = headers["x-noria-version"]
         self.answers.append(Answer(time.monotonic(), message, version, correct, share, unseen))
         if chance.random() < self.label_share:
-            feedback = {"request_id": reply.headers["x-request-id"], "endpoint": "triage", "label": message.label}
+            feedback = {"request_id": headers["x-request-id"], "endpoint": "triage", "label": message.label}
             due = time.monotonic() + chance.uniform(*self.label_delay)
-            heapq.heappush(self._due, (due, self.sent, feedback))
+            heapq.heappush(self._due, (due, feedback["request_id"], feedback))
 
     def _send_due_labels(self, session: aiohttp.ClientSession, now: float) -> None:
         batch = []
@@ -108,9 +112,26 @@ class Traffic:
             self._spawn(self._label(session, batch))
 
     async def _label(self, session: aiohttp.ClientSession, batch: list[dict[str, str]]) -> None:
-        async with session.post("/feedback", json=batch) as reply:
-            if reply.status >= 300:
-                self.failures[f"feedback {reply.status} {await reply.text()}"] += 1
+        await self._post(session, "/feedback", batch)
+
+    async def _post(
+        self, session: aiohttp.ClientSession, path: str, body: object
+    ) -> tuple[Any, Mapping[str, str]] | None:
+        """Post JSON, and again if the connection breaks, as any careful client does; None if it failed for good."""
+        for attempt in range(TRIES):
+            try:
+                async with session.post(path, json=body) as reply:
+                    said = await reply.json()
+                    if reply.status < 300:
+                        return said, reply.headers
+                    self.failures[f"{path} {reply.status} {said}"] += 1
+                    return None
+            except aiohttp.ClientError as error:
+                if attempt == TRIES - 1:
+                    self.failures[f"{path} {error!r}"] += 1
+                self.retried += 1
+                await asyncio.sleep(0.2 * (attempt + 1))
+        return None
 
 
 def accuracy(answers: list[Answer]) -> float | None:

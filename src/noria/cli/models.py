@@ -83,17 +83,20 @@ def model_add(
     from noria import bootstrap
     from noria.domain.events import CandidateRegistered
     from noria.domain.model import Flavor
+    from noria.training.first import gguf_tags
 
     settings, state = opened(project)
-    if known(settings, endpoint).gguf is None:
+    gguf = known(settings, endpoint).gguf
+    if gguf is None:
         raise Refused(f"{endpoint} trains its own model.", f"Ask for a run with `noria retrain {endpoint}`.")
     with file.open("rb") as handle:
         if handle.read(4) != b"GGUF":
             raise Refused(f"{file} isn't a GGUF file.", "Give a model file in llama.cpp's format.")
     name, who = settings.project.model_name(endpoint), actor(by)
-    version = bootstrap.registry(settings).register_file(
-        name, file, flavor=Flavor.GGUF, source=source, licence=licence, tags={"noria.endpoint": endpoint}
-    )
+    registry = bootstrap.registry(settings)
+    tags = {"noria.endpoint": endpoint, **gguf_tags(gguf)}
+    version = registry.register_file(name, file, flavor=Flavor.GGUF, source=source, licence=licence, tags=tags)
+    bootstrap.cards(settings, state, registry).write(endpoint, version)
     evidence = {"checksum": version.checksum, "licence": licence, "source": source}
     with state.change(who, "version.registered", version.ref, reason=reason, evidence=evidence) as change:
         change.emit(CandidateRegistered(endpoint=endpoint, model=name, version=version.version))

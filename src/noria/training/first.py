@@ -15,6 +15,12 @@ ACTOR = "noria"
 """Who asks for a first version."""
 
 
+def gguf_tags(gguf: GgufModel) -> dict[str, str]:
+    """How a model file is to be served, as the tags that its host reads."""
+    options = {"context": gguf.context, "threads": gguf.threads, "slots": gguf.slots}
+    return {f"noria.gguf.{key}": str(value) for key, value in options.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposed:
     """What an endpoint without a version was given: `id` is the candidate's event, or `first-run:` and the endpoint."""
@@ -64,14 +70,13 @@ class FirstVersions:
         return None if champion is None else self.registry.version(model, champion)
 
     def _upload(self, model: str, gguf: GgufModel) -> ModelVersion:
-        options = {"context": gguf.context, "threads": gguf.threads, "slots": gguf.slots}
         return self.registry.register_file(
             model,
             self.resolve_gguf(gguf.gguf),
             flavor=Flavor.GGUF,
             source=gguf.source,
             licence=gguf.licence,
-            tags={f"noria.gguf.{key}": str(value) for key, value in options.items()},
+            tags=gguf_tags(gguf),
         )
 
     def _propose(self, endpoint: str, version: ModelVersion) -> None:
