@@ -169,7 +169,7 @@ class Worker:
                     pid=os.getpid(),
                     spools=self.spools,
                     hosts=self.loop.host.running(),
-                    problems=tuple(f"{name}: {problem}" for name, problem in self.problems.items()),
+                    problems=tuple(f"{name}: {problem}" for name, problem in list(self.problems.items())),
                 )
             )
 
