@@ -23,8 +23,12 @@ def processes(root: Path) -> dict[str, int]:
     return children | {note["ref"]: note["pid"] for note in servers if "ref" in note}
 
 
+IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+"""How a script starts a job with `&`: Ctrl-C is ignored at first."""
+
+
 def test_one_up_for_each_project_and_nothing_left_behind_after_it(tmp_path: Path) -> None:
-    running = Running(new_project(tmp_path)).start()
+    running = Running(new_project(tmp_path), begins_with=IN_BACKGROUND).start()
     try:
         before = processes(tmp_path)
         assert {"api-0", "worker", "triage/1"} <= set(before)

@@ -64,10 +64,15 @@ class Running:
     root: Path
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
+    begins_with: tuple[str, ...] = ()
+    """Words before the command, for example a shell that changes what it inherits."""
 
     def start(self, timeout_s: float = 120) -> "Running":
         """Bring the project up and wait until it is ready."""
-        command = [sys.executable, "-m", "noria.cli", "--project", str(self.root), "up", "--port", "0"]
+        command = [
+            *self.begins_with,
+            *(sys.executable, "-m", "noria.cli", "--project", str(self.root), "up", "--port", "0"),
+        ]
         with (self.root / "up.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         self.wait_until(lambda: (self.root / ".noria/run/up.json").exists(), timeout_s)

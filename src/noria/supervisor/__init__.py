@@ -88,7 +88,7 @@ class Supervisor:
         """
         before = {number: signal.getsignal(number) for number in SIGNALS}
         for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # nohup keeps its meaning
+            if number != signal.SIGHUP or handler is not signal.SIG_IGN:  # nohup keeps its meaning
                 signal.signal(number, self._on_signal)
         announcing = threading.Thread(target=self._announce, name="announce", daemon=True)
         try:
