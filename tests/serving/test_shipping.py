@@ -193,6 +193,27 @@ def test_a_turn_ends_at_its_limit_and_the_next_goes_on(spool, store, shipper):
     assert numbers(store) == list(range(2, 21, 2))
 
 
+def test_a_turn_under_steady_load_ends_with_what_was_there_when_it_began(store, clock):
+    class Busy(MemorySpool):
+        reads = 0
+
+        def read(self, after, limit):
+            self.reads += 1
+            found = super().read(after, limit)
+            self.add(
+                intent(100 + self.reads), outcome(100 + self.reads)
+            )  # while one batch is shipped the next comes in
+            return found
+
+    spool = Busy("a")
+    spool.add(intent(1), outcome(1))
+    shipper = Shipper(lambda: [spool], store, clock, GRACE)
+    shipper.turn()
+    assert spool.reads == 1
+    shipper.turn()
+    assert numbers(store) == [2, 4]
+
+
 def test_every_spool_is_shipped_under_its_own_name(store, clock):
     spools = [MemorySpool("a"), MemorySpool("b")]
     for spool in spools:

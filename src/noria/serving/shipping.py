@@ -122,12 +122,13 @@ class Shipper:
             progress.written = {table: self._store.last_version(table, _app(reader.id, table)) for table in _TABLES}
             progress.shipped = max(progress.written.values())
         now_us, room, drained = self._clock.now_us(), limit, False
+        end = reader.written()  # what comes meanwhile is the next turn's, or a turn under steady load would never end
         while room > 0 and not drained:
             found = reader.read(progress.read, room)
-            drained = not found
             room -= len(found)
             if found:
                 self._carry(reader.id, found, progress)
+            drained = not found or (not reader.sealed and progress.read >= end)
         progress.complete_until_us = self._complete_until(progress, now_us if drained else progress.event_us)
         status = SpoolStatus(
             written=max(reader.written(), progress.shipped), shipped=progress.shipped, open_intents=len(progress.open)
