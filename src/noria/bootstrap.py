@@ -107,18 +107,18 @@ def registry(settings: Settings) -> ModelRegistry:
     return MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
 
 
-def host(settings: Settings) -> "LocalHost":
-    """The model servers on this machine."""
+def host(settings: Settings, models: ModelRegistry) -> "LocalHost":
+    """The model servers on this machine, with files from that registry."""
     from noria.adapters.local import LocalHost
 
-    return LocalHost(settings.run_dir, lambda v: registry(settings).download(v), settings.run_dir / "worker.lock")
+    return LocalHost(settings.run_dir, models.download, settings.run_dir / "worker.lock")
 
 
 def manual(settings: Settings) -> "Manual":
     """What a person may decide: rollback, override."""
     from noria.release.manual import Manual
 
-    return Manual(state(settings), clock(), host(settings).running)
+    return Manual(state(settings), clock(), host(settings, registry(settings)).running)
 
 
 # --- an API process -------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     applied = store.get(AppliedProject, APPLIED)
     tables = DeltaStore(settings.tables_dir)
     models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
-    servers, spools, compute = host(settings), SpoolFolder(settings.spool_dir), LocalCompute()
+    servers, spools, compute = host(settings, models), SpoolFolder(settings.spool_dir), LocalCompute()
     rooms = _rooms(settings, store, times, tables, models, servers, compute)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from noria import bootstrap
+from noria.adapters.processes import when_parent_is_gone
 from noria.adapters.spool_file import discover
 from noria.adapters.spool_recovery import close_orphans
 from noria.bootstrap import Loop
@@ -212,11 +213,11 @@ def main() -> int:
     root = parser.parse_args().project.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s", stream=sys.stderr)
     asked = _listen_for_stops()
+    when_parent_is_gone(os.getppid(), asked.set)
     try:
         settings, _ = bootstrap.opened(root)
         with hold_lock(settings.run_dir / "worker.lock"), bootstrap.loop(settings) as loop:
             worker = Worker(loop, asked)
-            _stop_with_parent(worker)
             worker.run()
             if not worker.reload:
                 loop.host.stop_all()
@@ -238,17 +239,6 @@ def _listen_for_stops() -> threading.Event:
         signal.signal(number, lambda *_: asked.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     return asked
-
-
-def _stop_with_parent(worker: Worker) -> None:
-    parent = os.getppid()
-
-    def watch() -> None:
-        while not worker.asked.wait(1.0):
-            if os.getppid() != parent:
-                worker.asked.set()
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

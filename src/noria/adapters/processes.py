@@ -1,10 +1,16 @@
 """What can be said of a process that may not be our child: whether it is still the same one, and whether it answers."""
 
 import http.client
+import os
 import socket
 import subprocess
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+WATCH_S = 0.5
+"""Pause between two looks at whether the parent is still there, in seconds."""
 _PROC = Path("/proc")
 """Linux; other systems are asked through `ps`."""
 
@@ -41,3 +47,19 @@ def birth(pid: int) -> str | None:
     answer = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, born = answer.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else born.strip()
+
+
+def when_parent_is_gone(parent: int, act: Callable[[], None]) -> None:
+    """Do something once this process's parent is gone.
+
+    Args:
+        parent: Process id of the parent, asked for when this process began.
+        act: What to do, in a thread of its own.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        act()
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

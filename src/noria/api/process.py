@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import uvicorn
+
+from noria.adapters.processes import when_parent_is_gone
 
 log = logging.getLogger("noria.api")
 
@@ -23,8 +23,6 @@ KEEP_ALIVE_S = 75
 """How long an idle connection is kept, in seconds."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
-WATCH_S = 0.5
-"""Pause between two looks at whether the parent is still there, in seconds."""
 
 
 class Server(uvicorn.Server):
@@ -72,13 +70,11 @@ def stop_with_parent(serving: Server, parent: int) -> None:
         parent: Process id that the parent had when this process began.
     """
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_S)
+    def stop() -> None:
         log.warning("the supervisor is gone, stopping")
         serving.stop()
 
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+    when_parent_is_gone(parent, stop)
 
 
 def listener(host: str, port: int) -> socket.socket:
