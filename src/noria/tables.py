@@ -37,6 +37,12 @@ INFERENCE = pa.schema(
         ("policy_hash", pa.string()),
         ("spool", pa.string()),
         ("sequence", pa.int64()),  # of the outcome
+        ("tries", pa.int32()),  # requests that were sent to model servers for this answer
+        ("cache_hit", pa.bool_()),
+        ("cost_usd", pa.float64()),
+        ("trace_id", pa.string()),
+        ("span_id", pa.string()),
+        ("parent_span_id", pa.string()),
     ]
 )
 """One row for each request, written when its outcome is known."""

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -53,11 +54,18 @@ def second(n: float) -> datetime:
 # --- rows ---
 
 
+def test_a_row_names_who_answered_in_the_end(spool, store, shipper):
+    spool.add(intent(1), replace(outcome(1), model="spare", version="7"))
+    shipper.turn()
+    (row,) = store.scan("inference").to_pylist()
+    assert (row["model_name"], row["model_version"], row["served_entity_id"]) == ("spare", "7", "spare/7")
+
+
 def test_a_request_becomes_one_row_with_all_that_is_known_of_it(spool, store, shipper):
-    begun = intent(
-        1, client_request_id="mine", requester="key", policy_hash="p", shadow_of="s", errors=("REDACTED_EMAIL",)
-    )
-    spool.add(begun, outcome(1, ttft_us=1500, input_tokens=3, output_tokens=4, errors=("SLOW",), duration_us=5499))
+    said = {"client_request_id": "mine", "requester": "key", "policy_hash": "p", "shadow_of": "s"}
+    begun = intent(1, **said, errors=("REDACTED_EMAIL",), trace_id="t", span_id="u", parent_span_id="v")
+    ended = outcome(1, ttft_us=1500, input_tokens=3, output_tokens=4, errors=("SLOW",), duration_us=5499)
+    spool.add(begun, replace(ended, tries=2, cache_hit=False, cost_usd=0.25))
     shipper.turn()
     (row,) = store.scan("inference").to_pylist()
     assert row == {
@@ -87,6 +95,12 @@ def test_a_request_becomes_one_row_with_all_that_is_known_of_it(spool, store, sh
         "policy_hash": "p",
         "spool": "a",
         "sequence": 2,
+        "tries": 2,
+        "cache_hit": False,
+        "cost_usd": 0.25,
+        "trace_id": "t",
+        "span_id": "u",
+        "parent_span_id": "v",
     }
 
 

@@ -40,6 +40,9 @@ class Intent:
         shadow_of: The request that this one copies, if it is a shadow's.
         policy_hash: Policy in force.
         errors: Why anything in this record isn't as it was sent (`logging_error_codes`).
+        trace_id: W3C trace that the request belongs to, 32 hex digits.
+        span_id: Noria's span in it, 16 hex digits.
+        parent_span_id: The caller's span, empty if he has none.
     """
 
     request_id: str
@@ -55,6 +58,9 @@ class Intent:
     shadow_of: str = ""
     policy_hash: str = ""
     errors: tuple[str, ...] = ()
+    trace_id: str = ""
+    span_id: str = ""
+    parent_span_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,11 @@ class Outcome:
         input_tokens: As the model server counted them.
         output_tokens: As the model server counted them.
         errors: Reasons, as codes.
+        model: Who answered in the end, where it was another than the intent says (a fallback); else empty.
+        version: Its version.
+        tries: Requests that were sent to model servers for this answer.
+        cache_hit: Whether the answer came from memory.
+        cost_usd: What the tokens cost; None where no price is known.
     """
 
     request_id: str
@@ -84,6 +95,11 @@ class Outcome:
     input_tokens: int | None = None
     output_tokens: int | None = None
     errors: tuple[str, ...] = ()
+    model: str = ""
+    version: str = ""
+    tries: int = 0
+    cache_hit: bool = False
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ _PATTERNS = {
     r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$": "write lower case letters, digits, - and _, at most 63, "
     "with a letter or digit at both ends",
     r"^\d{4}-\d{2}-\d{2}$": "write a date as YYYY-MM-DD",
+    r"^https?://[^\s?#]+$": "write an address such as https://api.openai.com",
+    "^/": "write a path that begins with /",
 }
 """What a pattern of the schema means to a person."""
 

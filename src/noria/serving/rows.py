@@ -90,6 +90,7 @@ def _inference(spool: str, answered: Sequence[Answered]) -> pa.Table:
     outcomes = [outcome for _, _, outcome in answered]
     errors = [[*intent.errors, *outcome.errors] for _, intent, outcome in answered]
     received = _times([intent.received_us for intent in intents])
+    served = [(outcome.model or intent.model, outcome.version or intent.version) for _, intent, outcome in answered]
     columns: dict[str, Any] = {
         "databricks_request_id": [intent.request_id for intent in intents],
         "request_date": _dates(received),
@@ -101,11 +102,11 @@ def _inference(spool: str, answered: Sequence[Answered]) -> pa.Table:
         "request": _text([intent.request for intent in intents], errors),
         "response": _text([outcome.response for outcome in outcomes], errors),
         "logging_error_codes": errors,
-        "served_entity_id": [f"{intent.model}/{intent.version}" for intent in intents],
+        "served_entity_id": [f"{model}/{version}" for model, version in served],
         "requester": [intent.requester for intent in intents],
         "endpoint": [intent.endpoint for intent in intents],
-        "model_name": [intent.model for intent in intents],
-        "model_version": [intent.version for intent in intents],
+        "model_name": [model for model, _ in served],
+        "model_version": [version for _, version in served],
         "route": [intent.role.value for intent in intents],
         "outcome": [outcome.kind.value for outcome in outcomes],
         "finished_time": _times([outcome.finished_us for outcome in outcomes]),
@@ -117,6 +118,12 @@ def _inference(spool: str, answered: Sequence[Answered]) -> pa.Table:
         "policy_hash": [intent.policy_hash or None for intent in intents],
         "spool": [spool] * len(answered),
         "sequence": numbers,
+        "tries": [outcome.tries for outcome in outcomes],
+        "cache_hit": [outcome.cache_hit for outcome in outcomes],
+        "cost_usd": [outcome.cost_usd for outcome in outcomes],
+        "trace_id": [intent.trace_id or None for intent in intents],
+        "span_id": [intent.span_id or None for intent in intents],
+        "parent_span_id": [intent.parent_span_id or None for intent in intents],
     }
     return _table(columns, INFERENCE)
 

@@ -1,0 +1,114 @@
+"""The project file's schema (`noria.yaml`) and the one frozen settings object; nothing else reads the environment."""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from noria.settings.basics import Duration, Name, Strict
+from noria.settings.log import Log, Redaction, Telemetry
+from noria.settings.loop import MonitorName, Monitors, RolloutPlan, Training
+from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
+from noria.settings.policy import Policy, PolicyRules
+from noria.settings.project import Endpoint, Mlflow, Notify, Project, Task, Webhook
+from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
+
+__all__ = [
+    "Auth",
+    "Breaker",
+    "Cache",
+    "Command",
+    "Deployment",
+    "Duration",
+    "Endpoint",
+    "GgufModel",
+    "Limits",
+    "Log",
+    "Mlflow",
+    "MonitorName",
+    "Monitors",
+    "Name",
+    "Notify",
+    "Policy",
+    "PolicyRules",
+    "Price",
+    "Project",
+    "Redaction",
+    "Registered",
+    "RolloutPlan",
+    "Routing",
+    "Server",
+    "Settings",
+    "Strict",
+    "Task",
+    "Telemetry",
+    "Training",
+    "Upstream",
+    "UpstreamKind",
+    "Webhook",
+]
+
+
+class Settings(BaseModel):
+    """Everything a process of Noria needs to know: the project and where its files lie."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: Path
+    """Folder that holds noria.yaml, absolute."""
+    project: Project
+
+    @property
+    def home(self) -> Path:
+        """`.noria/` beside the project file."""
+        return self.root / ".noria"
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.home / "spool"
+
+    @property
+    def tables_dir(self) -> Path:
+        return self.home / "tables"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, locks, pid files."""
+        return self.home / "run"
+
+    @property
+    def work_dir(self) -> Path:
+        """Dataset snapshots and what runs leave between their steps."""
+        return self.home / "work"
+
+    @property
+    def state_url(self) -> str:
+        """SQLAlchemy URL of the control plane's memory."""
+        return os.environ.get("NORIA_STATE_URL", f"sqlite:///{self.home / 'state.db'}")
+
+    @property
+    def workflows_url(self) -> str:
+        """SQLAlchemy URL of the durable workflows' database."""
+        return os.environ.get("NORIA_WORKFLOWS_URL", f"sqlite:///{self.home / 'workflows.db'}")
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking and registry URI."""
+        return (
+            self.project.mlflow.tracking_uri
+            or os.environ.get("MLFLOW_TRACKING_URI", "")
+            or f"sqlite:///{self.home / 'mlflow.db'}"
+        )
+
+    @property
+    def webhook_secret(self) -> str:
+        """Key that webhook deliveries are signed with; empty for none."""
+        return os.environ.get("NORIA_WEBHOOK_SECRET", "")
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.home / "mlartifacts"
+
+    @property
+    def experiment(self) -> str:
+        return self.project.mlflow.experiment or self.project.project

@@ -1,0 +1,113 @@
+"""The schema of `noria.yaml` as a whole: endpoints, and what they share."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from noria.settings.basics import Duration, Name, Strict
+from noria.settings.log import Log, Redaction, Telemetry
+from noria.settings.loop import Monitors, RolloutPlan, Training
+from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
+from noria.settings.traffic import Limits, Routing, Server, Upstream
+
+
+class Task(StrEnum):
+    """What an endpoint does."""
+
+    CLASSIFICATION = "classification"
+    CHAT = "chat"
+
+
+class Mlflow(Strict):
+    """Where MLflow keeps runs and models."""
+
+    tracking_uri: str = Field("", description="MLflow tracking and registry URI; default is SQLite beside the project.")
+    experiment: str = Field("", description="Experiment that runs are logged to; default is the project's name.")
+
+
+class Webhook(Strict):
+    """An address that is told of every alert with a JSON POST."""
+
+    url: str = Field(description="http(s) address to POST alerts to.")
+
+
+class Notify(Strict):
+    """Who is told of alerts."""
+
+    log: bool = Field(True, description="Write alerts to the worker's log.")
+    console: bool = Field(False, description="Print alerts as a table on the terminal that runs noria up.")
+    webhooks: tuple[Webhook, ...] = ()
+
+
+SOURCES = ("training", "gguf", "registered", "command", "deployment")
+"""Where an endpoint's first version can come from."""
+
+
+class Endpoint(Strict):
+    """One thing that answers requests."""
+
+    task: Task = Field(description="classification or chat.")
+    policy: str = Field(description="Path of the policy file that every version has to meet.")
+    model: Name | None = Field(None, description="Registered model name; default is the endpoint's name.")
+    training: Training | None = Field(None, description="For models that Noria trains.")
+    gguf: GgufModel | None = Field(None, description="For model files that Noria serves as they are.")
+    registered: Registered | None = Field(None, description="For versions that are in the MLflow registry.")
+    command: Command | None = Field(None, description="For model servers that are a command.")
+    deployment: Deployment | None = Field(None, description="For models that are served elsewhere.")
+    group: str | None = Field(
+        None, description="Key in a request's metadata that names its group, for fairness and by-group quality."
+    )
+    redact: tuple[Redaction, ...] = Field(tuple(Redaction), description="What is taken out before anything is written.")
+    retention: Duration | None = Field(None, description="How long records are kept; default is for ever.")
+    timeout: Duration = Field(timedelta(seconds=60), description="Longest time a request may take in all.")
+    routing: Routing = Field(default_factory=Routing)
+    limits: Limits = Field(default_factory=Limits)
+    price: Price | None = Field(None, description="Default is the provider's price list, where there is one.")
+    monitors: Monitors = Field(default_factory=Monitors)
+    rollout: RolloutPlan = Field(default_factory=RolloutPlan)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Endpoint":
+        if sum(getattr(self, source) is not None for source in SOURCES) != 1:
+            raise PydanticCustomError("source", "give exactly one of {sources}", {"sources": ", ".join(SOURCES)})
+        return self
+
+
+class Project(Strict):
+    """A project: the whole of `noria.yaml`."""
+
+    project: Name = Field(description="The project's name.")
+    default_endpoint: Name | None = Field(None, description="Endpoint that /predict and /invocations mean.")
+    server: Server = Field(default_factory=Server)
+    upstreams: Mapping[Name, Upstream] = Field(
+        default_factory=dict, description="Services elsewhere that endpoints' deployments are at."
+    )
+    mlflow: Mlflow = Field(default_factory=Mlflow)
+    notify: Notify = Field(default_factory=Notify)
+    log: Log = Field(default_factory=Log)
+    telemetry: Telemetry = Field(default_factory=Telemetry)
+    endpoints: Mapping[Name, Endpoint] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_lead_somewhere(self) -> "Project":
+        if self.default_endpoint is not None and self.default_endpoint not in self.endpoints:
+            raise PydanticCustomError("default_endpoint", "name one of the endpoints below")
+        for name, endpoint in self.endpoints.items():
+            at = {"name": name}
+            if endpoint.deployment is not None and endpoint.deployment.upstream not in self.upstreams:
+                raise PydanticCustomError("upstream", "endpoints.{name}.deployment: name one of the upstreams", at)
+            if any(other not in self.endpoints or other == name for other in endpoint.routing.fallbacks):
+                raise PydanticCustomError("fallbacks", "endpoints.{name}.routing.fallbacks: name other endpoints", at)
+        return self
+
+    @property
+    def default(self) -> str:
+        """Name of the default endpoint: as said, else the first."""
+        return self.default_endpoint or next(iter(self.endpoints))
+
+    def model_name(self, endpoint: str) -> str:
+        """Registered model behind an endpoint."""
+        return self.endpoints[endpoint].model or endpoint
