@@ -74,7 +74,12 @@ def test_a_good_file_becomes_settings(tmp_path: Path) -> None:
         ("classification", "chat\n    monitors: {alpha: 2}", 5, "write a number below 1"),
         ("classification", "chat\n    rollout: {steps: [50, 10]}", 5, "write rising percentages between 1 and 99"),
         ("data/messages.csv", "data/messages.csv\n      schedule: every day", 8, "write a cron expression such as"),
-        ("    training:\n      data: data/messages.csv\n", "", 3, "give exactly one of training, gguf, registered, command, deployment"),
+        (
+            "    training:\n      data: data/messages.csv\n",
+            "",
+            3,
+            "give exactly one of training, gguf, registered, command, deployment",
+        ),
         ("endpoints:", "default_endpoint: other\nendpoints:", 1, "name one of the endpoints below"),
         ("project: shop", "project: shop\nproject: shop", 2, "project: is written twice, first in line 1"),
         ("    policy: ", "\tpolicy: ", 5, "indent with spaces, not tabs"),

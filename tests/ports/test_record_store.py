@@ -281,3 +281,72 @@ def test_a_place_that_cannot_be_written_is_said_plainly(tmp_path):
     (tmp_path / "tables").write_text("not a folder")
     with pytest.raises((LogUnavailable, StorageCorrupted)):
         DeltaStore(tmp_path / "tables").append("inference", requests(0), "a", 1)
+
+
+# --- tables of an older version of Noria ---
+
+NEW = ["tries", "cache_hit", "cost_usd", "trace_id", "span_id", "parent_span_id"]
+
+
+@pytest.fixture
+def old(real, monkeypatch) -> DeltaStore:
+    """A store whose inference table was made, and written once, before the table had its newest columns."""
+    before = pa.schema([field for field in INFERENCE if field.name not in NEW])
+    with monkeypatch.context() as past:
+        past.setitem(SCHEMAS, "inference", before)
+        assert real.append("inference", requests(0).select(before.names), "a", 1)
+    return real
+
+
+def test_an_old_table_is_read_with_nulls_for_the_columns_it_lacks(old):
+    table = old.scan("inference")
+    assert table.schema.equals(INFERENCE)
+    assert ids(table) == ["0"]
+    assert [table[name].null_count for name in NEW] == [1] * len(NEW)
+    assert old.scan("inference", columns=["cost_usd", "endpoint"]).to_pylist() == [
+        {"cost_usd": None, "endpoint": "triage"}
+    ]
+
+
+def test_sql_sees_the_columns_that_an_old_table_lacks(old):
+    sql = "SELECT endpoint, tries, metadata FROM inference WHERE trace_id IS NULL AND request_time < '2026-01-01'"
+    assert old.query(sql).to_pylist() == [{"endpoint": "triage", "tries": None, "metadata": [("group", "united")]}]
+    assert old.query("SELECT * FROM inference").schema.types == INFERENCE.types
+
+
+def test_an_old_table_gains_its_columns_with_the_next_append_and_each_version_is_still_written_once(old):
+    before = old.snapshot("inference")
+    assert old.append("inference", requests(0), "a", 1) is False
+    rows = requests(1)
+    rows = rows.set_column(rows.schema.get_field_index("tries"), "tries", pa.array([2], pa.int32()))
+    assert old.append("inference", rows, "a", 2) is True
+    assert old.append("inference", rows, "a", 2) is False
+    table = old.scan("inference").sort_by("request_time")
+    assert table.schema.equals(INFERENCE)
+    assert table["tries"].to_pylist() == [None, 2]
+    assert old.query("SELECT tries FROM inference ORDER BY request_time").to_pylist() == [{"tries": None}, {"tries": 2}]
+    assert old.scan("inference", snapshot=before)["tries"].to_pylist() == [None]
+    assert [old.last_version("inference", "a"), old.snapshot("inference")] == [2, before + 1]
+
+
+def test_of_two_writers_that_both_find_an_old_table_each_writes_once(old):
+    begin, results = threading.Barrier(3), []
+
+    def write(app):
+        begin.wait()
+        results.append(old.append("inference", requests(1), app, 2))
+
+    threads = [threading.Thread(target=write, args=(app,)) for app in "abb"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [False, True, True]
+    assert ids(old.scan("inference")) == ["0", "1", "1"]
+
+
+def test_an_old_table_is_put_together_like_any_other(old):
+    for version in range(2, 22):
+        old.append("inference", requests(0), "a", version)
+    assert old.optimize("inference", retention=timedelta(0))["compacted"] == 21
+    assert old.scan("inference")["tries"].null_count == 21

@@ -72,6 +72,7 @@ class DeltaStore:
                     handle,
                     rows,
                     mode="append",
+                    schema_mode="merge" if _absent(handle, table) else None,
                     writer_properties=_ZSTD,
                     commit_properties=once,
                     post_commithook_properties=_NO_HOOKS,
@@ -106,8 +107,13 @@ class DeltaStore:
         condition = None
         for part in _conditions(table, endpoint, since, until):
             condition = part if condition is None else condition & part
-        found = handle.to_pyarrow_dataset().to_table(columns=wanted, filter=condition)
-        return found.cast(pa.schema([schema.field(name) for name in wanted]))
+        absent = _absent(handle, table)
+        found = handle.to_pyarrow_dataset().to_table(
+            columns=[name for name in wanted if name not in absent], filter=condition
+        )
+        for name in absent.intersection(wanted):
+            found = found.append_column(schema.field(name), pa.nulls(found.num_rows, schema.field(name).type))
+        return found.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
 
     def query(self, sql: str) -> pa.Table:
         """Run a read-only SQL query (DataFusion's dialect) in which the tables have their own names.
@@ -122,7 +128,7 @@ class DeltaStore:
         builder = QueryBuilder()
         with tempfile.TemporaryDirectory(prefix="noria-") as nothing:
             for table in named:
-                builder.register(table, self._open(table) or _create(f"{nothing}/{table}", table, {}))
+                _register(builder, table, self._open(table), _create(f"{nothing}/{table}", table, {}))
             try:
                 result = pa.table(builder.execute(sql).read_all())
             except Exception as error:  # DataFusion's errors have no type of their own
@@ -198,6 +204,26 @@ def _create(uri: str, table: str, options: dict[str, str]) -> DeltaTable:
         partition_by=PARTITION.get(table),
         configuration=_CONFIGURATION,
         storage_options=options,
+    )
+
+
+def _absent(handle: DeltaTable, table: str) -> set[str]:
+    """Columns that a table made by an older version of Noria doesn't have yet; the next append adds them."""
+    return set(SCHEMAS[table].names).difference(field.name for field in handle.schema().fields)
+
+
+def _register(builder: QueryBuilder, table: str, handle: DeltaTable | None, empty: DeltaTable) -> None:
+    """Give a query a table under its own name, with all columns that it has today."""
+    if handle is None or not (absent := _absent(handle, table)):
+        builder.register(table, handle or empty)
+        return
+    builder.register(f"{table}__empty", empty)
+    builder.register(f"{table}__old", handle)
+    columns = [f'"{name}"' for name in SCHEMAS[table].names]
+    known = [f'NULL AS "{name}"' if name in absent else f'"{name}"' for name in SCHEMAS[table].names]
+    builder.execute(
+        f"CREATE VIEW {table} AS SELECT {', '.join(columns)} FROM {table}__empty"  # noqa: S608 (names from the schema)
+        f" UNION ALL SELECT {', '.join(known)} FROM {table}__old"
     )
 
 
