@@ -265,3 +265,10 @@ async def test_a_connection_is_kept_and_serves_one_request_after_the_other(site)
         await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(4) == b'"A%d"' % n
     writer.close()
+
+
+async def test_a_callers_trace_goes_through_to_the_record(site):
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    _, _, headers = await site.post("/predict", {"input": "a"}, headers={"traceparent": f"00-{trace}-{span}-01"})
+    assert (site.intents[0].trace_id, site.intents[0].parent_span_id) == (trace, span)
+    assert "traceparent" not in headers

@@ -8,6 +8,7 @@ from noria.api.problems import RETRY_AFTER_S, MethodNotAllowed, explain
 from noria.domain.errors import NoriaError
 from noria.serving.gateway import Answer, Gateway, Inbound
 from noria.serving.router import Router
+from noria.serving.tracing import continue_trace
 from noria.serving.wires import Form
 
 ADDRESSES = {
@@ -65,12 +66,12 @@ class Inference:
         try:
             body = await request.body(self._router.project.server.max_body_bytes)
         except NoriaError as error:
-            refused = await self._gateway.refuse(_inbound(request, form, endpoint, b""), error)
+            refused = await self._gateway.refuse(self._inbound(request, form, endpoint, b""), error)
             await _send_whole(send, request.id, refused, (("connection", "close"),))
             return
         departure = Departure(request)
         try:
-            await self._answer(_inbound(request, form, endpoint, body, departure), departure, send)
+            await self._answer(self._inbound(request, form, endpoint, body, departure), departure, send)
         except asyncio.CancelledError:
             if not departure.absorb():
                 raise
@@ -95,25 +96,31 @@ class Inference:
             departure.stop()
             await send({"type": "http.response.body", "body": b""})
 
+    def _inbound(
+        self, request: Request, form: Form, endpoint: str, body: bytes, departure: Departure | None = None
+    ) -> Inbound:
+        """The request as the gateway takes it."""
+        client_id = request.header(b"x-client-request-id") or request.header(b"x-request-id")
+        return Inbound(
+            request_id=request.id,
+            form=form,
+            body=body,
+            endpoint=endpoint,
+            content_type=request.header(b"content-type"),
+            session=request.header(b"x-noria-session"),
+            metadata=request.raw_header(b"x-noria-metadata"),
+            client_request_id=client_id[:_LONGEST_ID],
+            trace=continue_trace(
+                request.header(b"traceparent"),
+                request.header(b"tracestate"),
+                self._router.project.telemetry.sample,
+            ),
+            left=(lambda: departure.left) if departure is not None else (lambda: True),
+        )
+
 
 async def _send_whole(send: Send, request_id: str, answer: Answer, more: tuple[tuple[str, str], ...] = ()) -> None:
     """Send an answer that isn't a stream."""
     retry_after = answer.retry_after or (RETRY_AFTER_S if answer.status == 503 else "")
     headers = (("x-noria-version", answer.version), ("retry-after", retry_after), *more)
     await respond(send, request_id, answer.status, answer.body, headers=headers)
-
-
-def _inbound(request: Request, form: Form, endpoint: str, body: bytes, departure: Departure | None = None) -> Inbound:
-    """The request as the gateway takes it."""
-    client_id = request.header(b"x-client-request-id") or request.header(b"x-request-id")
-    return Inbound(
-        request_id=request.id,
-        form=form,
-        body=body,
-        endpoint=endpoint,
-        content_type=request.header(b"content-type"),
-        session=request.header(b"x-noria-session"),
-        metadata=request.raw_header(b"x-noria-metadata"),
-        client_request_id=client_id[:_LONGEST_ID],
-        left=(lambda: departure.left) if departure is not None else (lambda: True),
-    )

@@ -43,6 +43,7 @@ class Intent:
         trace_id: W3C trace that the request belongs to, 32 hex digits.
         span_id: Noria's span in it, 16 hex digits.
         parent_span_id: The caller's span, empty if he has none.
+        sampled: Whether the trace is kept by those who collect it.
     """
 
     request_id: str
@@ -61,6 +62,7 @@ class Intent:
     trace_id: str = ""
     span_id: str = ""
     parent_span_id: str = ""
+    sampled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

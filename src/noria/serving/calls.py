@@ -15,6 +15,7 @@ from noria.domain.inference import Intent
 from noria.ports import Upstream, UpstreamReply
 from noria.serving.replies import garbage
 from noria.serving.router import Router
+from noria.serving.tracing import traceparent
 from noria.serving.wires import Call
 
 PATIENCE_S = 20.0
@@ -37,6 +38,7 @@ class Order:
         call: What to ask.
         intent: The record that the answer belongs to.
         timeout_s: Until the last byte, seconds.
+        tracestate: What the caller's trace carries along; empty for nothing.
     """
 
     route: Route
@@ -44,6 +46,7 @@ class Order:
     call: Call
     intent: Intent
     timeout_s: float
+    tracestate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,26 @@ class Caller:
     async def _ask_once(self, order: Order, timeout_s: float, whole: bool) -> Answered:
         call = order.call
         url = self._router.current(order.route.endpoint, order.target).url
-        headers = {"content-type": call.content_type, "x-request-id": order.intent.request_id}
+        headers = _headers(order)
         body = call.whole_body if whole else call.body
         reply = await self._upstream.post(url, call.path, body, headers, timeout_s)
         events = reply.headers.get("content-type", "").startswith("text/event-stream")
         if call.stream and not whole and events and reply.status == 200:
             return Answered(reply.status, reply.headers, b"", reply)
         return Answered(reply.status, reply.headers, await _read(reply))
+
+
+def _headers(order: Order) -> dict[str, str]:
+    """What goes with a request, so that the model server can say whom it worked for."""
+    intent = order.intent
+    headers = {
+        "content-type": order.call.content_type,
+        "x-request-id": intent.request_id,
+        "traceparent": traceparent(intent.trace_id, intent.span_id, intent.sampled),
+    }
+    if order.tracestate:
+        headers["tracestate"] = order.tracestate
+    return headers
 
 
 async def _read(reply: UpstreamReply) -> bytes:

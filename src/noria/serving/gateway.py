@@ -7,7 +7,7 @@ answer's chunks, says that nobody waits for it any more.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from noria.domain.endpoint import Role, Route, choose
 from noria.domain.errors import InvalidRequest, NoriaError, Overloaded, UnknownEndpoint, UpstreamTimeout
@@ -19,6 +19,7 @@ from noria.serving.replies import Reply, judge, passes_on
 from noria.serving.router import Router
 from noria.serving.shadows import Shadows
 from noria.serving.streaming import relay
+from noria.serving.tracing import Trace, continue_trace
 from noria.serving.wires import Form
 
 CALLER_LEFT = 499
@@ -42,6 +43,7 @@ class Inbound:
         metadata: The header x-noria-metadata, JSON.
         client_request_id: The caller's own id for it.
         requester: Who asks.
+        trace: The trace it belongs to.
         left: Asked when the wait for the answer is cancelled: whether the caller left, or else we stop.
     """
 
@@ -54,6 +56,7 @@ class Inbound:
     metadata: bytes = b""
     client_request_id: str = ""
     requester: str = "local"
+    trace: Trace = field(default_factory=lambda: continue_trace(""))
     left: Callable[[], bool] = lambda: True
 
 
@@ -159,11 +162,15 @@ class Gateway:
             request=call.record,
             client_request_id=inbound.client_request_id,
             requester=inbound.requester,
+            trace_id=inbound.trace.trace_id,
+            span_id=inbound.trace.span_id,
+            parent_span_id=inbound.trace.parent_span_id,
+            sampled=inbound.trace.sampled,
             metadata=metadata,
             policy_hash=route.policy_hash,
             errors=call.notes,
         )
-        return Order(route, target, call, intent, self._router.timeout_s(route.endpoint))
+        return Order(route, target, call, intent, self._router.timeout_s(route.endpoint), inbound.trace.state)
 
     async def _serve(self, inbound: Inbound, order: Order) -> Answer:
         """Intent, call, outcome; then the copies."""
@@ -225,6 +232,10 @@ class Gateway:
             request=bodies.recordable(inbound.body),
             client_request_id=inbound.client_request_id,
             requester=inbound.requester,
+            trace_id=inbound.trace.trace_id,
+            span_id=inbound.trace.span_id,
+            parent_span_id=inbound.trace.parent_span_id,
+            sampled=inbound.trace.sampled,
             policy_hash=route.policy_hash if route else "",
             errors=(error.code,),
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from noria.serving.calls import Order
 from noria.serving.passage import Passages
+from noria.serving.tracing import child_span
 
 MOST = 256
 """Copies that may wait or run at one time."""
@@ -68,7 +69,7 @@ class Shadows:
             self._turns.release()
 
     def _shadowed(self, order: Order) -> Order:
-        """The order as one for a shadow: a record of its own that points at the one it copies."""
+        """The order as one for a shadow: a record and a span of its own that point at what they copy."""
         intent = replace(
             order.intent,
             request_id=self._new_request_id(),
@@ -76,6 +77,8 @@ class Shadows:
             model=order.target.model,
             version=order.target.version,
             role=order.target.role,
+            span_id=child_span(),
+            parent_span_id=order.intent.span_id,
             received_us=self._passages.clock.now_us(),
         )
         return replace(order, intent=intent)
