@@ -1,6 +1,6 @@
 """A data plane in memory: a gateway with everything around it, and what it left in the log."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fakes.spool import MemorySpool
 from fakes.state import FakeState
@@ -10,8 +10,9 @@ from noria.api.problems import explain
 from noria.domain.endpoint import Role, Route, Target, Wire
 from noria.domain.errors import LogUnavailable
 from noria.domain.inference import Intent, Outcome
+from noria.serving.admission import Admission, Inbound
 from noria.serving.calls import Caller
-from noria.serving.gateway import Gateway, Inbound
+from noria.serving.gateway import Gateway
 from noria.serving.passage import Passages
 from noria.serving.recorder import Recorder, new_request_id
 from noria.serving.router import Router
@@ -82,15 +83,20 @@ class Plane:
         self.router.refresh()
         passages = Passages(Recorder(self.spool, {}, self.clock), self.counts, self.clock)
         caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
-        self.gateway = Gateway(
-            self.router, caller, passages, explain, lambda: new_request_id(self.clock), self.most_under_way
-        )
+        admission = Admission(self.router, passages, self.most_under_way)
+        self.gateway = Gateway(admission, caller, passages, explain, lambda: new_request_id(self.clock))
 
     def put(self, *routes: Route) -> None:
         """Bring routes into service."""
         with self.state.change("noria", "route.changed", "test") as change:
             for one in routes:
                 change.put(one)
+
+    def rule(self, endpoint: str = "", **changed) -> None:
+        """Change rules of an endpoint, or of all; routes that are put in service later keep them."""
+        rules = self.router.snapshot.rules
+        mine = {n: replace(r, **changed) if endpoint in ("", n) else r for n, r in rules.items()}
+        self.router.snapshot = replace(self.router.snapshot, rules=mine)
 
     def inbound(self, form: Form, body: bytes, **more) -> Inbound:
         """A request with a fresh id."""

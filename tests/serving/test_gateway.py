@@ -174,9 +174,9 @@ async def test_openais_errors_reach_the_caller_as_they_are(status):
     assert (answer.status, json.loads(answer.body), answer.retry_after) == (status, error, "7")
 
 
-async def test_a_model_that_takes_too_long_is_a_timeout(monkeypatch):
+async def test_a_model_that_takes_too_long_is_a_timeout():
     plane = Plane({URL: lambda _: Script(before=Step.HANG)})
-    monkeypatch.setattr(plane.router, "timeout_s", lambda endpoint: 0.02)
+    plane.rule(timeout_s=0.02)
     assert (await plane.predict()).status == 504
     assert plane.endings == [("timed_out", 504)]
 
@@ -228,9 +228,9 @@ async def test_a_server_without_time_is_asked_again():
     assert (await plane.predict()).status == 200
 
 
-async def test_a_timeout_is_not_tried_again(monkeypatch):
+async def test_a_timeout_is_not_tried_again():
     plane = Plane({URL: lambda _: Script(before=Step.HANG)}, patience_s=5.0)
-    monkeypatch.setattr(plane.router, "timeout_s", lambda endpoint: 0.05)
+    plane.rule(timeout_s=0.05)
     await plane.predict()
     assert len(plane.upstream.asked) == 1
 
@@ -318,11 +318,9 @@ async def test_a_stream_whose_server_forgets_to_say_done_is_complete_if_every_ch
         (events(*chat("par")[:2], done=False, then=(Step.HANG,)), "timed_out"),
     ],
 )
-async def test_a_stream_that_breaks_tells_the_caller_does_not_say_done_and_keeps_what_was_said(
-    script, kind, monkeypatch
-):
+async def test_a_stream_that_breaks_tells_the_caller_does_not_say_done_and_keeps_what_was_said(script, kind):
     plane = Plane({CHAT_URL: lambda _: script})
-    monkeypatch.setattr(plane.router, "timeout_s", lambda endpoint: 0.05)
+    plane.rule(timeout_s=0.05)
     said = await spoken(await chatting(plane, stream=True))
     assert "error" in said[-1]
     assert [o.kind for o in plane.outcomes] == [kind]
@@ -378,6 +376,37 @@ async def test_whoever_names_himself_stays_with_one_version_however_he_does_it()
     ]
     assert len({(await plane.predict(**way)).version for way in ways for _ in range(3)}) == 1
     assert len({(await plane.predict()).version for _ in range(30)}) == 2
+
+
+async def test_an_endpoint_says_by_what_its_callers_are_known():
+    canary = route(target("1", weight=50), target("2", Role.CANARY, 50))
+    plane = Plane({URL: labels, target("2").url: labels}, routes=(canary,))
+    plane.rule(sticky=("tenant", b"x-team"))
+
+    async def versions(**way):
+        return [(await plane.predict(**way)).version for _ in range(12)]
+
+    for value in ("a", "b", "c", "d"):
+        by_key = await versions(
+            body=body({"input": "a", "metadata": {"tenant": value, "user": "u"}}), header=lambda _: "z"
+        )
+        by_header = await versions(header=lambda name, value=value: value if name == b"x-team" else "")
+        by_session = await versions(session=value)
+        assert set(by_key) == set(by_header) == set(by_session)
+        assert len(set(by_key)) == 1
+    assert len(set(await versions(body=b'{"input": "a", "metadata": {"user": "u1"}}'))) == 2
+
+
+async def test_openais_user_counts_before_a_session():
+    shares = (target("1", weight=50, model="assistant"), target("2", Role.CANARY, 50, "assistant"))
+    plane = Plane({one.url: talker("hi") for one in shares}, routes=(replace(ASSISTANT, targets=shares),))
+
+    async def version(user, session):
+        chat = plane.inbound(Form.CHAT, body({**HELLO, "user": user}), session=session)
+        return (await plane.gateway.answer(chat)).version
+
+    for user in ("a", "b", "c", "d"):
+        assert len({await version(user, f"session-{n}") for n in range(12)}) == 1
 
 
 async def test_shadows_get_a_copy_after_the_answer_and_a_record_of_their_own():

@@ -2,6 +2,7 @@
 Starlette. Every response carries x-request-id."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -23,7 +24,8 @@ from noria.api.metrics import Metrics
 from noria.api.problems import ForbiddenOrigin, MethodNotAllowed, NotFound, explain
 from noria.domain.errors import NoriaError
 from noria.ports import Clock, StateStore, Upstream
-from noria.serving.calls import PATIENCE_S, Caller
+from noria.serving.admission import Admission
+from noria.serving.calls import Caller
 from noria.serving.gateway import Gateway
 from noria.serving.passage import Passages
 from noria.serving.recorder import Recorder, new_request_id
@@ -117,7 +119,7 @@ def create_app(
     on_close: Callable[[], None],
     loopback: bool = True,
     jitter: Callable[[], float] = random.random,
-    patience_s: float = PATIENCE_S,
+    patience_s: float = math.inf,
 ) -> App:
     """The app of one API process.
 
@@ -132,12 +134,13 @@ def create_app(
         on_close: Closes the spool and the state, once nothing writes any more; called in a thread.
         loopback: Whether we listen on loopback only, so that any other name for us is somebody's trick.
         jitter: Between 0 and 1, spreads what is sent again.
-        patience_s: How long a request waits for a model server that is being replaced, in seconds.
+        patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
     metrics = Metrics(state, clock)
     passages = Passages(recorder, metrics, clock)
     new_id = partial(new_request_id, clock)
-    gateway = Gateway(router, Caller(upstream, router, jitter, patience_s), passages, explain, new_id)
+    caller = Caller(upstream, router, jitter, patience_s)
+    gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
     control = Control(router, reachable, lambda: passages.log_problem, state, metrics, clock)
     pages = Starlette(
         routes=[*control.routes(), *console_routes(state, read_drift, lambda: router.project, clock)],

@@ -6,7 +6,8 @@ from contextlib import aclosing
 from noria.api.messages import Departure, Request, Send, begin, respond
 from noria.api.problems import RETRY_AFTER_S, MethodNotAllowed, explain
 from noria.domain.errors import NoriaError
-from noria.serving.gateway import Answer, Gateway, Inbound
+from noria.serving.admission import Inbound
+from noria.serving.gateway import Answer, Gateway
 from noria.serving.router import Router
 from noria.serving.tracing import continue_trace
 from noria.serving.wires import Form
@@ -110,6 +111,7 @@ class Inference:
             session=request.header(b"x-noria-session"),
             metadata=request.raw_header(b"x-noria-metadata"),
             client_request_id=client_id[:_LONGEST_ID],
+            header=request.header,
             trace=continue_trace(
                 request.header(b"traceparent"),
                 request.header(b"tracestate"),

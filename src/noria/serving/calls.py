@@ -6,6 +6,7 @@ once, because the request itself may be what kills it. A 503 counts as not taken
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,9 +19,6 @@ from noria.serving.router import Router
 from noria.serving.tracing import traceparent
 from noria.serving.wires import Call
 
-PATIENCE_S = 20.0
-"""How long a request waits for a model server to take it, in seconds; never longer than the endpoint's timeout. A
-model server that was killed takes 3 to 10 seconds to be found dead, started and loaded on two busy cores."""
 FIRST_PAUSE_S = 0.025
 LONGEST_PAUSE_S = 0.5
 LONGEST_ANSWER = 64 * 1024 * 1024
@@ -66,11 +64,11 @@ class Caller:
         upstream: The transport.
         router: Says where a version listens now.
         jitter: Between 0 and 1, so that waiting requests don't all come back at once.
-        patience_s: Seconds to wait for a server to take a request.
+        patience_s: Bounds the endpoints' own patience, seconds.
     """
 
     def __init__(
-        self, upstream: Upstream, router: Router, jitter: Callable[[], float], patience_s: float = PATIENCE_S
+        self, upstream: Upstream, router: Router, jitter: Callable[[], float], patience_s: float = math.inf
     ) -> None:
         self._upstream = upstream
         self._router = router
@@ -90,7 +88,8 @@ class Caller:
         """
         now = asyncio.get_running_loop().time
         deadline = now() + order.timeout_s
-        patience_ends = now() + min(self._patience_s, order.timeout_s)
+        rules = self._router.rules(order.route.endpoint)
+        patience_ends = now() + min(rules.patience_s, self._patience_s, order.timeout_s)
         pause_s, broke_off = FIRST_PAUSE_S, False
         while True:
             wait_s = pause_s * (0.5 + self._jitter())

@@ -12,6 +12,7 @@ from noria.domain.endpoint import Route, Target
 from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, StateStore
+from noria.serving.rules import Rules, rules_of
 from noria.settings import Project
 
 log = logging.getLogger(__name__)
@@ -28,12 +29,14 @@ class Snapshot:
         revision: The state's.
         project: The project in service.
         routes: Endpoint → route.
+        rules: Endpoint → the project's rules for its requests.
         project_hash: Of the text that the project was read from; empty while it is the file's own.
     """
 
     revision: int
     project: Project
     routes: Mapping[str, Route]
+    rules: Mapping[str, Rules]
     project_hash: str = ""
 
 
@@ -51,7 +54,7 @@ class Router:
         self._state = state
         self._parse = parse
         self._clock = clock
-        self.snapshot = Snapshot(UNREAD, project, {})
+        self.snapshot = Snapshot(UNREAD, project, {}, rules_of(project))
         self.stale_since: datetime | None = None
         """When the state stopped answering; None while it answers."""
 
@@ -97,9 +100,9 @@ class Router:
             )
         return snapshot.routes[endpoint]
 
-    def timeout_s(self, endpoint: str) -> float:
-        """Longest time that a request to the endpoint may take, seconds."""
-        return self.project.endpoints[endpoint].timeout.total_seconds()
+    def rules(self, endpoint: str) -> Rules:
+        """The rules for the endpoint's requests; it must be one of the project."""
+        return self.snapshot.rules[endpoint]
 
     def current(self, endpoint: str, target: Target) -> Target:
         """The same version at the address where it listens now: it may have been started anew elsewhere."""
@@ -111,11 +114,12 @@ class Router:
         """Read routes and project anew. The revision was read before them, so a change meanwhile is seen next time."""
         routes = {route.endpoint: route for route in self._state.find(Route)}
         applied = self._state.get(AppliedProject, "project")
-        project, digest = self.snapshot.project, self.snapshot.project_hash
+        project, rules, digest = self.snapshot.project, self.snapshot.rules, self.snapshot.project_hash
         if applied is not None and applied.hash != digest:
             digest = applied.hash
             try:
                 project = self._parse(applied.text)
+                rules = rules_of(project)
             except InvalidProject as error:
                 log.error("the applied project can't be read, going on with the one before: %s", error)
-        return Snapshot(revision, project, routes, digest)
+        return Snapshot(revision, project, routes, rules, digest)

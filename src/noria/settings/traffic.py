@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -84,6 +85,10 @@ class Cache(Strict):
     max_bytes: int = Field(64_000_000, ge=1024, description="Bytes that they may take.")
 
 
+STICKY = r"^(header:[A-Za-z0-9-]+|[^:\s]+)$"
+"""What `routing.sticky` may name: a header, or a key of the metadata."""
+
+
 class Routing(Strict):
     """What happens to a request on its way."""
 
@@ -97,7 +102,7 @@ class Routing(Strict):
     patience: Duration = Field(
         timedelta(seconds=20), description="How long a request waits for a version that isn't there at the moment."
     )
-    sticky: tuple[str, ...] = Field(
+    sticky: tuple[Annotated[str, Field(pattern=STICKY)], ...] = Field(
         ("user", "conversation"),
         description="Keys of the metadata, or header:NAME, whose value is always answered by the same version.",
     )

@@ -1,0 +1,153 @@
+"""What stands before a model is asked: an endpoint that exists, room for one more, a body that can be read, and a
+version that is picked.
+
+Everything that may refuse a request refuses it here, before its intent is written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from noria.domain.endpoint import Role, choose
+from noria.domain.errors import NoriaError, Overloaded
+from noria.domain.inference import Intent
+from noria.serving import bodies, wires
+from noria.serving.calls import Order
+from noria.serving.passage import Passages
+from noria.serving.router import Router
+from noria.serving.rules import Rules
+from noria.serving.tracing import Trace, continue_trace
+from noria.serving.wires import Call, Form
+
+MOST_UNDER_WAY = 1000
+"""Requests that one process holds at a time; one more is told to come back later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A request as the transport hands it over.
+
+    Attributes:
+        request_id: Noria's own id for it.
+        form: How it is put.
+        body: As received.
+        endpoint: Endpoint that the address names; empty if it names none.
+        content_type: As the caller declared it; empty if not at all.
+        session: Whoever should be answered by the same version again, empty if nobody says.
+        metadata: The header x-noria-metadata, JSON.
+        client_request_id: The caller's own id for it.
+        requester: Who asks.
+        trace: The trace it belongs to.
+        header: Any other header's value, by its lower-case name; empty if it wasn't sent.
+        left: Asked when the wait for the answer is cancelled: whether the caller left, or else we stop.
+    """
+
+    request_id: str
+    form: Form
+    body: bytes
+    endpoint: str = ""
+    content_type: str = ""
+    session: str = ""
+    metadata: bytes = b""
+    client_request_id: str = ""
+    requester: str = "local"
+    trace: Trace = field(default_factory=lambda: continue_trace(""))
+    header: Callable[[bytes], str] = lambda _: ""
+    left: Callable[[], bool] = lambda: True
+
+
+class Admission:
+    """Turns requests into orders, or refuses them.
+
+    Args:
+        router: Who answers.
+        passages: Knows how many requests are under way.
+        most_under_way: Requests to hold at a time.
+    """
+
+    def __init__(self, router: Router, passages: Passages, most_under_way: int = MOST_UNDER_WAY) -> None:
+        self._router = router
+        self._passages = passages
+        self._most_under_way = most_under_way
+
+    def endpoint(self, inbound: Inbound) -> str:
+        """The endpoint that is meant; it need not exist.
+
+        Raises:
+            InvalidRequest: The body should name it and doesn't.
+        """
+        if inbound.endpoint:
+            return inbound.endpoint
+        if inbound.form.names_its_endpoint:
+            return wires.endpoint_named(inbound.body)
+        return self._router.project.default
+
+    def endpoint_unread(self, inbound: Inbound) -> str:
+        """The endpoint that the address alone names, where the body could not be had; empty if none, or none that
+        exists."""
+        endpoint = inbound.endpoint or ("" if inbound.form.names_its_endpoint else self._router.project.default)
+        return endpoint if endpoint in self._router.project.endpoints else ""
+
+    def order(self, inbound: Inbound, endpoint: str, received_us: int) -> Order:
+        """What is to be done: which version is asked, what, and for how long at most.
+
+        Raises:
+            UnknownEndpoint: There is no such endpoint.
+            NoriaError: The request is refused.
+        """
+        if self._passages.under_way >= self._most_under_way:
+            raise Overloaded(f"{self._passages.under_way} requests are under way already.", "Come back in a second.")
+        route = self._router.route(endpoint)
+        bodies.check_media(inbound.content_type)
+        call = wires.understand(inbound.form, inbound.body, inbound.content_type, route.wire, route.endpoint)
+        metadata = {**bodies.read_metadata_header(inbound.metadata), **call.metadata}
+        rules = self._router.rules(endpoint)
+        target = choose(route, _who(rules, inbound, metadata, call).encode())
+        intent = Intent(
+            request_id=inbound.request_id,
+            endpoint=route.endpoint,
+            model=target.model,
+            version=target.version,
+            role=target.role,
+            received_us=received_us,
+            request=call.record,
+            client_request_id=inbound.client_request_id,
+            requester=inbound.requester,
+            trace_id=inbound.trace.trace_id,
+            span_id=inbound.trace.span_id,
+            parent_span_id=inbound.trace.parent_span_id,
+            sampled=inbound.trace.sampled,
+            metadata=metadata,
+            policy_hash=route.policy_hash,
+            errors=call.notes,
+        )
+        return Order(route, target, call, intent, rules.timeout_s, inbound.trace.state)
+
+    def refused(self, inbound: Inbound, endpoint: str, received_us: int, error: NoriaError) -> Intent:
+        """The intent of a request that no version was picked for, under the champion if there is one."""
+        route = self._router.snapshot.routes.get(endpoint)
+        champion = route.champion if route else None
+        return Intent(
+            request_id=inbound.request_id,
+            endpoint=endpoint,
+            model=champion.model if champion else self._router.project.model_name(endpoint),
+            version=champion.version if champion else "",
+            role=Role.CHAMPION,
+            received_us=received_us,
+            request=bodies.recordable(inbound.body),
+            client_request_id=inbound.client_request_id,
+            requester=inbound.requester,
+            trace_id=inbound.trace.trace_id,
+            span_id=inbound.trace.span_id,
+            parent_span_id=inbound.trace.parent_span_id,
+            sampled=inbound.trace.sampled,
+            policy_hash=route.policy_hash if route else "",
+            errors=(error.code,),
+        )
+
+
+def _who(rules: Rules, inbound: Inbound, metadata: dict[str, str], call: Call) -> str:
+    """Whoever is always answered by the same version; the request itself where nobody is named."""
+    for name in rules.sticky:
+        if value := metadata.get(name) if isinstance(name, str) else inbound.header(name):
+            return value
+    return call.user or inbound.session or inbound.request_id

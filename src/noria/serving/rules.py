@@ -1,0 +1,58 @@
+"""What the project file says of an endpoint's requests, in the units of the hot path: read once, when it changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from noria.settings import Project, Routing
+
+HEADER = "header:"
+"""How `routing.sticky` names a header."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """One endpoint's rules.
+
+    Attributes:
+        timeout_s: Until the last byte of an answer, over everything that is tried, seconds.
+        tries: Most requests that reach a version before the next is asked.
+        try_timeout_s: Longest time of one try, seconds; None if only the whole is bounded.
+        patience_s: How long a request waits for a version that isn't there at the moment, seconds.
+        fallbacks: Endpoints whose champion answers if this one's versions can't, in order.
+        sticky: Whose value is always answered by the same version: a key of the metadata, or as bytes a header's name.
+        breaker_failures: Failures in a row after which a version is left alone.
+        breaker_open_s: For how long, seconds.
+    """
+
+    timeout_s: float
+    tries: int
+    try_timeout_s: float | None
+    patience_s: float
+    fallbacks: tuple[str, ...]
+    sticky: tuple[str | bytes, ...]
+    breaker_failures: int
+    breaker_open_s: float
+
+
+def rules_of(project: Project) -> Mapping[str, Rules]:
+    """Endpoint → its rules."""
+    return {
+        name: _rules(endpoint.routing, endpoint.timeout.total_seconds()) for name, endpoint in project.endpoints.items()
+    }
+
+
+def _rules(routing: Routing, timeout_s: float) -> Rules:
+    return Rules(
+        timeout_s=timeout_s,
+        tries=routing.tries,
+        try_timeout_s=None if routing.try_timeout is None else routing.try_timeout.total_seconds(),
+        patience_s=routing.patience.total_seconds(),
+        fallbacks=routing.fallbacks,
+        sticky=tuple(_sticky(name) for name in routing.sticky),
+        breaker_failures=routing.breaker.failures,
+        breaker_open_s=routing.breaker.open_for.total_seconds(),
+    )
+
+
+def _sticky(name: str) -> str | bytes:
+    return name.removeprefix(HEADER).lower().encode() if name.startswith(HEADER) else name
