@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 
+from noria.api.addresses import OPENAI_PREFIXES, address
+from noria.api.catalogue import Catalogue
 from noria.api.console import routes as console_routes
 from noria.api.console.history import ReadDrift
 from noria.api.control import Control
 from noria.api.feedback import FeedbackDesk
-from noria.api.inference import Inference, address
+from noria.api.inference import Inference
 from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send, respond
 from noria.api.metrics import Metrics
 from noria.api.problems import ForbiddenOrigin, MethodNotAllowed, NotFound, explain
@@ -30,6 +32,7 @@ from noria.serving.gateway import Gateway
 from noria.serving.passage import Passages
 from noria.serving.recorder import Recorder, new_request_id
 from noria.serving.router import Router
+from noria.serving.wires import Form
 
 REFRESH_S = 0.1
 """Pause between two looks at the state's revision, in seconds."""
@@ -143,7 +146,11 @@ def create_app(
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
     control = Control(router, reachable, lambda: passages.log_problem, state, metrics, clock)
     pages = Starlette(
-        routes=[*control.routes(), *console_routes(state, read_drift, lambda: router.project, clock)],
+        routes=[
+            *control.routes(),
+            *Catalogue(router).routes(),
+            *console_routes(state, read_drift, lambda: router.project, clock),
+        ],
         exception_handlers={HTTPException: _on_http, NoriaError: _on_noria},
     )
     pages.router.redirect_slashes = False
@@ -196,18 +203,20 @@ def _stamped(send: Send, request_id: str) -> Send:
 
 
 def _on_http(request: StarletteRequest, error: Exception) -> Response:
-    """Starlette's own errors, told as ours."""
-    path = request.url.path[:200]
+    """Starlette's own errors, told as ours, or below OpenAI's addresses as its clients read them."""
+    path = request.scope["path"]
+    form = Form.CHAT if path.startswith(OPENAI_PREFIXES) else None
     allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
     if getattr(error, "status_code", 404) == 405:
-        return _problem(MethodNotAllowed(f"{path} does not take {request.method}.", f"It takes {allowed}."), allowed)
-    return _problem(NotFound(f"Nothing is at {path!r}.", "The console at / shows what there is."))
+        problem = MethodNotAllowed(f"{path[:200]} does not take {request.method}.", f"It takes {allowed}.")
+        return _problem(problem, allowed, form)
+    return _problem(NotFound(f"Nothing is at {path[:200]!r}.", "GET /openapi.json lists what there is."), form=form)
 
 
 def _on_noria(_request: StarletteRequest, error: Exception) -> Response:
     return _problem(error if isinstance(error, NoriaError) else NoriaError(str(error)))
 
 
-def _problem(error: NoriaError, allowed: str = "") -> Response:
-    status, body = explain(error)
+def _problem(error: NoriaError, allowed: str = "", form: Form | None = None) -> Response:
+    status, body = explain(error, form)
     return Response(body, status, {"allow": allowed} if allowed else None, media_type="application/json")

@@ -1,9 +1,8 @@
-"""Everything that isn't inference, feedback or the console: probes, the list of models, metrics, the loop's state."""
+"""Everything that isn't inference, feedback or the console: probes, metrics, the loop's state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -13,11 +12,9 @@ from starlette.routing import Route
 from noria.api.metrics import CONTENT_TYPE, Metrics
 from noria.api.problems import RETRY_AFTER_S, explain
 from noria.api.status import loop_status
-from noria.domain.endpoint import Wire
-from noria.domain.errors import NoriaError, NotReady, UnknownEndpoint
+from noria.domain.errors import NoriaError, NotReady
 from noria.ports import Clock, StateStore
 from noria.serving.router import Router
-from noria.serving.wires import Form
 
 _BLANK = b"\n"
 """What MLflow's probes answer with."""
@@ -59,8 +56,6 @@ class Control:
             Route("/ping", self.ping),
             Route("/health", self.ping),
             Route("/version", self.mlflow_version),
-            Route("/v1/models", self.models),
-            Route("/v1/models/{id}", self.model),
             Route("/metrics", self.metrics),
             Route("/api/status", self.status),
         ]
@@ -97,19 +92,6 @@ class Control:
         except PackageNotFoundError:
             return Response("unknown", 404, media_type="text/plain")
 
-    async def models(self, _request: Request) -> Response:
-        """OpenAI's list: the endpoints that can be chatted with."""
-        return _json({"object": "list", "data": [_model(name) for name in self._chats()]})
-
-    async def model(self, request: Request) -> Response:
-        """One of them."""
-        name = request.path_params["id"]
-        if name in self._chats():
-            return _json(_model(name))
-        error = UnknownEndpoint(f"There is no model named {name[:64]!r}.", f"Known: {', '.join(self._chats())}.")
-        status, body = explain(error, Form.CHAT)
-        return Response(body, status, media_type="application/json")
-
     async def metrics(self, _request: Request) -> Response:
         """For Prometheus."""
         return Response(await asyncio.to_thread(self._metrics.render), headers={"content-type": CONTENT_TYPE})
@@ -122,12 +104,6 @@ class Control:
             status, body = explain(NotReady(error.problem, error.remedy))
             return Response(body, status, {"retry-after": RETRY_AFTER_S}, media_type="application/json")
         return _json(shown)
-
-    def _chats(self) -> list[str]:
-        """Endpoints in service that speak OpenAI's wire."""
-        snapshot = self._router.snapshot
-        routes = (snapshot.routes.get(name) for name in snapshot.project.endpoints)
-        return [route.endpoint for route in routes if route is not None and route.wire is Wire.OPENAI]
 
     async def _problems(self) -> list[str]:
         """Why we aren't ready, in sentences; empty if we are."""
@@ -143,11 +119,6 @@ class Control:
         if not await self._reachable(champion.url):
             return f"The model server of {endpoint}'s champion {champion.ref} does not answer."
         return ""
-
-
-def _model(name: str) -> dict[str, Any]:
-    """An endpoint as OpenAI describes a model. `created` is unknown: versions come and go behind an endpoint."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "noria"}
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -12,33 +12,7 @@ from noria.serving.router import Router
 from noria.serving.tracing import continue_trace
 from noria.serving.wires import Form
 
-ADDRESSES = {
-    "/predict": Form.PREDICT,
-    "/invocations": Form.INVOCATIONS,
-    "/v1/chat/completions": Form.CHAT,
-    "/v1/completions": Form.COMPLETIONS,
-    "/v1/embeddings": Form.EMBEDDINGS,
-}
-"""Address → form. The first two mean the default endpoint, the others the one that the body names as its model."""
-NAMED = (
-    ("/predict/", "", Form.PREDICT),
-    ("/endpoints/", "/invocations", Form.INVOCATIONS),
-    ("/serving-endpoints/", "/invocations", Form.INVOCATIONS),
-)
-"""What stands before and after an endpoint's name in an address, and the form."""
 _LONGEST_ID = 200
-
-
-def address(path: str) -> tuple[Form, str] | None:
-    """Form and endpoint (empty if the address names none) of an inference address; None for any other."""
-    if path in ADDRESSES:
-        return ADDRESSES[path], ""
-    for before, after, form in NAMED:
-        if path.startswith(before) and path.endswith(after):
-            name = path[len(before) : len(path) - len(after)]
-            if name and "/" not in name:
-                return form, name
-    return None
 
 
 class Inference:
