@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +19,7 @@ class Step(Enum):
 
     CUT = "break the connection off"
     HANG = "say nothing more"
+    REST = "wait a moment, then go on"
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Script:
     """An answer: `before` happens instead of the status line, `pieces` are sent one by one, events are waited for."""
 
     status: int = 200
-    pieces: tuple[bytes | Step | asyncio.Event, ...] = ()
+    pieces: Iterable[bytes | Step | asyncio.Event] = ()
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     before: Step | bytes | None = None
@@ -47,6 +48,8 @@ class Asked:
     def json(self):
         return msgspec.json.decode(self.body)
 
+
+REST_S = 0.01
 
 Handler = Callable[[Asked], Script]
 
@@ -166,6 +169,9 @@ class _Body:
         if isinstance(piece, asyncio.Event):
             await piece.wait()
             return b""
+        if piece is Step.REST:
+            await asyncio.sleep(REST_S)
+            return b""
         await asyncio.sleep(0)
         return piece
 
@@ -179,8 +185,9 @@ _numbers = itertools.count()
 
 
 @asynccontextmanager
-async def listening(handler: Handler, folder: Path | None = None) -> AsyncIterator[str]:
-    """A real server that does the same, on a unix socket in that folder or else on a TCP port. Gives its URL."""
+async def listening(handler: Handler, where: Path | None = None) -> AsyncIterator[str]:
+    """A real server that does the same, on that unix socket, on one in that folder, or else on a TCP port. Gives its
+    URL."""
     serving: set[asyncio.Task] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -197,11 +204,11 @@ async def listening(handler: Handler, folder: Path | None = None) -> AsyncIterat
                 await writer.wait_closed()
             serving.discard(asyncio.current_task())
 
-    if folder is None:
+    if where is None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     else:
-        path = folder / f"m{next(_numbers)}.sock"
+        path = where / f"m{next(_numbers)}.sock" if where.suffix != ".sock" else where
         server = await asyncio.start_unix_server(serve, path)
         url = f"unix:{path}"
     try:
@@ -214,7 +221,7 @@ async def listening(handler: Handler, folder: Path | None = None) -> AsyncIterat
             task.cancel()
         if serving:
             await asyncio.wait(serving)
-        if folder is not None:
+        if where is not None:
             path.unlink(missing_ok=True)
 
 
@@ -247,6 +254,9 @@ async def _answer(script: Script, reader: asyncio.StreamReader, writer: asyncio.
             return await _wait(script, reader)
         if isinstance(piece, asyncio.Event):
             await piece.wait()
+            continue
+        if piece is Step.REST:
+            await asyncio.sleep(REST_S)
             continue
         writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         await writer.drain()

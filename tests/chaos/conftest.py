@@ -1,0 +1,67 @@
+"""The table that `pytest tests/chaos -m serving` ends with: what each fault did to the log."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pytest
+
+from fakes.dataplane import Account
+
+_COLUMNS = ("fault", "requests", "records", "missing", "duplicated")
+_ITEMS = pytest.StashKey[list[tuple[str, str]]]()
+
+
+@pytest.fixture
+def account(record_property: Callable[[str, object], None]) -> Callable[[Account], None]:
+    """Puts a fault's account into the table, and demands that nothing is missing or there twice."""
+
+    def enter(figures: Account) -> None:
+        for name, figure in asdict(figures).items():
+            record_property(name, figure)
+        assert figures.missing == figures.duplicated == 0
+
+    return enter
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which faults should run."""
+    session.config.stash[_ITEMS] = [
+        (item.nodeid, _fault(item)) for item in session.items if item.get_closest_marker("serving")
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table; a fault that didn't run shows as such."""
+    faults = terminalreporter.config.stash.get(_ITEMS, [])
+    if not faults or terminalreporter.config.option.collectonly:
+        return
+    stats = terminalreporter.stats
+    reports = {
+        report.nodeid: (outcome, report)
+        for outcome in ("passed", "skipped", "failed", "error")
+        for report in stats.get(outcome, [])
+    }
+    lines = [(fault, *_cells(*reports.get(node, ("did not run", None)))) for node, fault in faults]
+    width = max(len(line[0]) for line in lines)
+    terminalreporter.section("faults")
+    for fault, *cells in [_COLUMNS, *lines]:
+        terminalreporter.write_line(f"{fault:<{width}}  " + "  ".join(f"{cell!s:>10}" for cell in cells).rstrip())
+
+
+def _cells(outcome: str, report: pytest.TestReport | None) -> list[object]:
+    """Figures of one fault, or why there are none."""
+    figures = dict(report.user_properties) if report is not None else {}
+    cells = [figures.get(name, "-") for name in _COLUMNS[1:]]
+    if outcome == "passed":
+        return cells
+    reason = report.longrepr[2].removeprefix("Skipped: ") if report is not None and outcome == "skipped" else ""
+    return [*cells, f"{outcome}{': ' if reason else ''}{reason}"]
+
+
+def _fault(item: pytest.Item) -> str:
+    """A fault's name: what its marker says, or else the test's own name; and the case."""
+    said = item.get_closest_marker("serving").args
+    name, _, case = item.name.partition("[")
+    return (said[0] if said else name.removeprefix("test_").replace("_", " ")) + (
+        f": {case.removesuffix(']')}" if case else ""
+    )
