@@ -17,13 +17,13 @@ from noria.adapters.sql import SqlState, migrate
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
-from noria.settings import Policy, Project, Settings
+from noria.settings import Policy, Project, Settings, secret
 
 if TYPE_CHECKING:
     from noria.adapters.delta import DeltaStore
     from noria.adapters.local import LocalHost
     from noria.adapters.spool_reader import SpoolFolder
-    from noria.adapters.upstream import HttpUpstream
+    from noria.adapters.upstreams import ProjectUpstream
     from noria.governance.cards import Cards
     from noria.loop import Rooms
     from noria.monitoring.windows import Windows
@@ -114,6 +114,15 @@ def host(settings: Settings, models: ModelRegistry) -> "LocalHost":
     return LocalHost(settings.run_dir, models.download, settings.run_dir / "worker.lock")
 
 
+def upstream(project: Callable[[], Project]) -> "ProjectUpstream":
+    """What calls everything that the versions of the project in service are at."""
+    from noria.adapters.credentials import UpstreamCredentials
+    from noria.adapters.upstream import HttpUpstream
+    from noria.adapters.upstreams import ProjectUpstream
+
+    return ProjectUpstream(HttpUpstream(), lambda: project().upstreams, UpstreamCredentials(secret))
+
+
 def manual(settings: Settings) -> "Manual":
     """What a person may decide: rollback, override."""
     from noria.release.manual import Manual
@@ -129,7 +138,7 @@ class Api:
     """What an API process is made of."""
 
     router: "Router"
-    upstream: "HttpUpstream"
+    upstream: "ProjectUpstream"
     recorder: "Recorder"
     state: StateStore
     clock: Clock
@@ -140,7 +149,6 @@ class Api:
 def api(settings: Settings, slot: str) -> Api:
     """Compose an API process that alone writes the spool of that slot."""
     from noria.adapters.spool import SqliteSpool
-    from noria.adapters.upstream import HttpUpstream
     from noria.serving.recorder import Recorder
     from noria.serving.redaction import Redactors
     from noria.serving.router import Router
@@ -155,7 +163,7 @@ def api(settings: Settings, slot: str) -> Api:
         rows: list[dict[str, Any]] = records(settings).scan("drift_metrics", endpoint=endpoint).to_pylist()
         return sorted(rows, key=lambda row: row["window"]["start"])
 
-    return Api(router, HttpUpstream(), recorder, store, times, read_drift, spool.close)
+    return Api(router, upstream(lambda: router.project), recorder, store, times, read_drift, spool.close)
 
 
 # --- the worker -----------------------------------------------------------------------------------------------------
@@ -244,7 +252,6 @@ def _rooms(
     compute: "ComputeEngine",
 ) -> "Rooms":
     from noria.adapters.notify import notifiers
-    from noria.adapters.upstream import HttpUpstream
     from noria.loop import Notifications, Rooms
     from noria.monitoring.alerts import Alerts
     from noria.monitoring.baselines import Baselines
@@ -281,7 +288,7 @@ def _rooms(
         state=store,
         registry=models,
         host=servers,
-        trial=Trial(HttpUpstream),
+        trial=Trial(lambda: upstream(lambda: project)),
         clock=times,
         policy=policies(settings),
         task=lambda endpoint: project.endpoints[endpoint].task,

@@ -21,6 +21,8 @@ from noria.domain.model import Alias, Flavor, ModelVersion
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from noria.settings import Upstream as UpstreamSettings
+
 T = TypeVar("T")
 
 
@@ -69,20 +71,36 @@ class Upstream(Protocol):
         """Send a request and return as soon as the status line is there.
 
         Args:
-            url: `unix:/path/to.sock` or `http://host:port`.
-            path: Path on that server.
-            body: Bytes to send, untouched.
+            url: `unix:/path/to.sock`, `http://host:port`, or `upstream:NAME/MODEL` for a model of one of the project's
+                upstreams, which gets its path, credentials, headers and name for the model from the project file.
+            path: Path on that server, as OpenAI and MLflow write it.
+            body: Bytes to send, untouched but for the model's name at an upstream.
             headers: Headers to send.
             timeout_s: Until the last byte.
 
         Raises:
             UpstreamFailed: No connection, reset, or not HTTP.
             UpstreamTimeout: Took too long.
+            NotReady: The upstream can't be asked as things are (NoCredentials, UnknownUpstream, ForbiddenAddress):
+                nothing was sent, and asking again won't help.
         """
         ...
 
     async def aclose(self) -> None:
         """Close all connections."""
+        ...
+
+
+class Credentials(Protocol):
+    """What the project's upstreams know us by."""
+
+    async def headers(self, upstream: "UpstreamSettings") -> Mapping[str, str]:
+        """The headers that authorise a request to an upstream.
+
+        Raises:
+            NoCredentials: There are none; the sentence names the environment variable that isn't set.
+            MissingExtra: They come from a package that isn't installed.
+        """
         ...
 
 

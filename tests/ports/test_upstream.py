@@ -5,9 +5,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fakes.credentials import FixedCredentials
 from fakes.upstream import FakeUpstream, Script, Step, labels, listening, reply
 from noria.adapters.upstream import HttpUpstream
+from noria.adapters.upstreams import ProjectUpstream
 from noria.domain.errors import UpstreamFailed, UpstreamTimeout
+from noria.settings import Upstream
 
 
 class Fake:
@@ -35,7 +38,22 @@ class Http:
             yield url
 
 
-@pytest.fixture(params=[Fake, Http])
+class Elsewhere:
+    """The adapter for upstreams of the project, against a real server on a TCP port."""
+
+    def __init__(self, folder):
+        self.upstreams = {}
+        self.upstream = ProjectUpstream(HttpUpstream(), lambda: self.upstreams, FixedCredentials())
+
+    @asynccontextmanager
+    async def server(self, handler):
+        async with listening(handler) as url:
+            double = Upstream(kind="mlflow", url=url, auth="none", private=True)
+            self.upstreams = {"double": double}
+            yield "upstream:double/m"
+
+
+@pytest.fixture(params=[Fake, Http, Elsewhere])
 async def world(request, tmp_path):
     made = request.param(tmp_path)
     yield made

@@ -12,7 +12,6 @@ connection goes to the very address that was checked, and no redirect is followe
 import hashlib
 import hmac
 import http.client
-import ipaddress
 import logging
 import socket
 import ssl
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from noria.adapters.addresses import forbidden, parse
 from noria.domain.alert import Alert, AlertState
 from noria.domain.errors import InvalidProject, NotDelivered
 from noria.ports import Notifier
@@ -35,12 +35,6 @@ log = logging.getLogger("noria.alerts")
 
 TIMEOUT_S = 10.0
 """Longest time that a webhook's receiver may take in all."""
-METADATA = frozenset(
-    ipaddress.ip_address(a)
-    for a in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
-)
-"""Cloud metadata services outside the link-local range (Azure, Alibaba, Oracle, AWS and Google over IPv6)."""
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def notifiers(settings: Settings) -> list[Notifier]:
@@ -201,7 +195,7 @@ class WebhookNotifier:
         found = self._resolve(self._host, port, type=socket.SOCK_STREAM)
         addresses = [str(a[4][0]) for a in found]
         for address in addresses:
-            if forbidden(ipaddress.ip_address(address.partition("%")[0])):
+            if forbidden(parse(address)):
                 raise NotDelivered(
                     f"The {self.name} is at {address}, a link-local, metadata or multicast address.",
                     "Correct the webhook's address in noria.yaml, or its name in DNS.",
@@ -222,17 +216,6 @@ class WebhookNotifier:
 
 
 _RETRY = "Noria tries again; see that the receiver is up and that its address in noria.yaml is right."
-
-
-def forbidden(address: Address) -> bool:
-    """Whether no webhook can be at that address: link-local, cloud metadata, multicast, unspecified, reserved."""
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        return forbidden(mapped)
-    if address.is_loopback:  # ::1 counts as reserved
-        return False
-    never = address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
-    return never or address in METADATA
 
 
 def _target(parts: SplitResult) -> str:

@@ -35,12 +35,11 @@ class HttpUpstream:
         """See the port. Redirects are answers like any other: they are not followed."""
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s))
         session, base = self._session(url)
-        with _explained(url):
+        with explained(url):
             response = await session.post(
                 base + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
             )
-        names = {name.lower(): value for name, value in response.headers.items()}
-        return UpstreamReply(response.status, names, _Body(response, url))
+        return read(response, url)
 
     async def reachable(self, url: str) -> bool:
         """Whether something listens there. Connects and sends nothing."""
@@ -73,11 +72,18 @@ class HttpUpstream:
         return self._sessions[key], "http://localhost" if unix else url.rstrip("/")
 
 
+def read(response: aiohttp.ClientResponse, url: str, remedy: str = _REMEDY) -> UpstreamReply:
+    """A response that has begun, as the port gives it."""
+    names = {name.lower(): value for name, value in response.headers.items()}
+    return UpstreamReply(response.status, names, _Body(response, url, remedy))
+
+
 class _Body:
     """A response's bytes; holds the connection until the end or until it is closed."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str, remedy: str) -> None:
         self._response = response
+        self._remedy = remedy
         self._chunks: AsyncIterator[bytes] = response.content.iter_any()
         self._url = url
 
@@ -85,7 +91,7 @@ class _Body:
         return self
 
     async def __anext__(self) -> bytes:
-        with _explained(self._url):
+        with explained(self._url, self._remedy):
             return await anext(self._chunks)
 
     async def aclose(self) -> None:
@@ -108,17 +114,17 @@ def _new_session(socket_path: str) -> aiohttp.ClientSession:
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
+def explained(url: str, remedy: str = _REMEDY) -> Iterator[None]:
     """Turn what aiohttp raises into errors of the domain."""
     try:
         yield
     except aiohttp.ConnectionTimeoutError as error:
-        raise UpstreamTimeout(f"The model server at {url} took no connection in time.", _REMEDY, sent=False) from error
+        raise UpstreamTimeout(f"The model server at {url} took no connection in time.", remedy, sent=False) from error
     except TimeoutError as error:
         raise UpstreamTimeout(
             f"The model server at {url} took too long.", "Ask for less, or raise the endpoint's timeout."
         ) from error
     except aiohttp.ClientConnectorError as error:
-        raise UpstreamFailed(f"The model server at {url} is not listening.", _REMEDY, sent=False) from error
+        raise UpstreamFailed(f"The model server at {url} is not listening.", remedy, sent=False) from error
     except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-        raise UpstreamFailed(f"The model server at {url} broke off: {type(error).__name__}.", _REMEDY) from error
+        raise UpstreamFailed(f"The model server at {url} broke off: {type(error).__name__}.", remedy) from error

@@ -25,7 +25,7 @@ class Control:
 
     Args:
         router: What is in service.
-        reachable: Whether anything listens at a model server's URL.
+        reachable: Whether anything listens at a model server's URL; raises NoriaError if it can't be asked.
         log_problem: Why the log can't be written now; empty if it can.
         state: What `/api/status` shows.
         metrics: What `/metrics` shows.
@@ -114,9 +114,10 @@ class Control:
         """Why an endpoint can't answer; empty if it can."""
         try:
             champion = self._router.route(endpoint).champion
+            reachable = await self._reachable(champion.url)
         except NoriaError as error:
             return error.problem
-        if not await self._reachable(champion.url):
+        if not reachable:
             return f"The model server of {endpoint}'s champion {champion.ref} does not answer."
         return ""
 

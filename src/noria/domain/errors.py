@@ -58,6 +58,24 @@ class NotReady(NoriaError):
     code = "not_ready"
 
 
+class NoCredentials(NotReady):
+    """What an upstream knows us by isn't there: an environment variable that isn't set, a token that nobody grants."""
+
+    code = "no_credentials"
+
+
+class UnknownUpstream(NotReady):
+    """A version names an upstream that the project in service doesn't have."""
+
+    code = "unknown_upstream"
+
+
+class ForbiddenAddress(NotReady):
+    """An upstream's name leads to an address that it may not have."""
+
+    code = "forbidden_address"
+
+
 class Overloaded(NoriaError):
     """More work waits than the process may hold; the caller should come back later."""
 

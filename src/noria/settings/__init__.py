@@ -46,7 +46,13 @@ __all__ = [
     "Upstream",
     "UpstreamKind",
     "Webhook",
+    "secret",
 ]
+
+
+def secret(variable: str) -> str:
+    """What an environment variable that the project file names holds; empty if it isn't set."""
+    return os.environ.get(variable, "").strip()
 
 
 class Settings(BaseModel):

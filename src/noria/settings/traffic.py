@@ -1,11 +1,13 @@
 """How requests come in, where they may go, and how many there may be."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from noria.settings.basics import Duration, Name, Strict
@@ -47,6 +49,11 @@ class Auth(StrEnum):
     NONE = "none"
 
 
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_OURS = ("authorization", "api-key", "host", "content-length", "content-type", "transfer-encoding", "connection")
+
+
 class Upstream(Strict):
     """A service elsewhere that answers requests.
 
@@ -59,7 +66,11 @@ class Upstream(Strict):
     )
     auth: Auth = Field(Auth.KEY, description="key, entra (Microsoft Entra ID, needs noria[azure]) or none.")
     key: str = Field("", description="Environment variable that holds the key.")
-    api_version: str = Field("", description="Azure's api-version, which asks for the classic deployments path.")
+    api_version: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9.-]*$",
+        description="Azure's api-version; a date asks for the classic deployments path.",
+    )
     private: bool = Field(False, description="Whether it may be at a loopback or private address.")
     headers: Mapping[str, str] = Field(default_factory=dict, description="Sent with every request.")
 
@@ -67,7 +78,29 @@ class Upstream(Strict):
     def _has_its_key(self) -> "Upstream":
         if self.auth is Auth.KEY and not self.key:
             raise PydanticCustomError("key", "name the environment variable that holds the key, or write auth: none")
+        if self.auth is Auth.ENTRA and self.kind not in (UpstreamKind.AZURE, UpstreamKind.DATABRICKS):
+            raise PydanticCustomError("entra", "auth: entra is for the kinds azure and databricks")
+        if self.auth is not Auth.NONE and self.url.startswith("http:") and not self.private:
+            raise PydanticCustomError("https", "credentials go over https only; write https:// in its url")
         return self
+
+    @field_validator("url")
+    @classmethod
+    def _has_a_host(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if not parts.hostname or parts.username is not None:
+            raise PydanticCustomError("url", "write https://HOST/PATH, without a user name or a password")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_headers(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name, text in value.items():
+            if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+                raise PydanticCustomError("header", "write a header's name and its value, each on one line")
+            if name.lower() in _OURS:
+                raise PydanticCustomError("header", "{name} is written by Noria itself; leave it out", {"name": name})
+        return value
 
 
 class Breaker(Strict):
