@@ -21,7 +21,7 @@ from noria.projectfile import parse_project
 from noria.settings import Settings
 from noria.supervisor import Supervisor, running
 from noria.supervisor.children import Child, mlflow_child
-from noria.supervisor.listener import listen, url_of
+from noria.supervisor.listener import is_loopback, listen, url_of
 from noria.supervisor.upfile import UpFile
 
 PROJECT = """\
@@ -127,6 +127,7 @@ def get(url: str) -> int:
 def test_one_line_says_where_the_project_is_up(up: Running) -> None:
     until(lambda: announced(up))
     assert up.supervisor.url in up.said[-1]
+    assert up.said[0].startswith("no API key is configured, so only this machine can ask")
     assert get(up.supervisor.url) == 200
 
 
@@ -245,6 +246,8 @@ def test_a_port_in_use_is_named_with_the_process_that_has_it() -> None:
 def test_an_address_that_others_can_reach_is_refused_while_there_are_no_keys() -> None:
     with pytest.raises(Refused, match="can be reached from other machines"):
         listen("0.0.0.0", 0)
+    with listen("0.0.0.0", 0, keys=True) as listener:
+        assert not is_loopback(listener)
 
 
 def test_a_host_that_is_no_address_is_told_what_to_say() -> None:

@@ -93,6 +93,13 @@ def apply(store: StateStore, settings: Settings, text: str, actor: str, reason: 
     return digest
 
 
+def keys_exist(settings: Settings) -> bool:
+    """Whether an API key was ever made, so that nobody gets in without one."""
+    from noria.governance.keys import any_ever
+
+    return any_ever(state(settings))
+
+
 def records(settings: Settings) -> RecordStore:
     """The tables."""
     from noria.adapters.delta import DeltaStore

@@ -16,7 +16,7 @@ from fakes.story import PROJECT
 from fakes.upstream import Handler, listening
 from noria.adapters.clock import SystemClock
 from noria.adapters.upstream import HttpUpstream
-from noria.api.app import create_app
+from noria.api.app import App, create_app
 from noria.api.process import server
 from noria.domain.endpoint import Route
 from noria.domain.inference import Feedback, Intent, Outcome
@@ -33,6 +33,7 @@ class Site:
     http: aiohttp.ClientSession
     state: FakeState
     router: Router
+    app: App
     spool: PartlyFullSpool = field(default_factory=PartlyFullSpool)
 
     def put(self, *routes: Route) -> None:
@@ -119,7 +120,7 @@ async def running(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         await until(lambda: serving.started)
         try:
-            yield Site(url, http, state, router, spool)
+            yield Site(url, http, state, router, app, spool)
         finally:
             await http.close()
             serving.stop()

@@ -6,24 +6,24 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
+from starlette.routing import Route
 
 from noria.api.addresses import OPENAI_PREFIXES, address
+from noria.api.auth import KEY, Door, turn_away
 from noria.api.catalogue import Catalogue
 from noria.api.console import routes as console_routes
 from noria.api.console.history import ReadDrift
 from noria.api.control import Control
 from noria.api.feedback import FeedbackDesk
 from noria.api.inference import Inference
-from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send, respond
+from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send
 from noria.api.metrics import Metrics
-from noria.api.problems import ForbiddenOrigin, MethodNotAllowed, NotFound, explain
+from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.domain.errors import NoriaError
 from noria.ports import Clock, StateStore, Upstream
 from noria.serving.admission import Admission
@@ -50,14 +50,19 @@ class App:
         pages: Starlette,
         lifetime: "Lifetime",
         new_id: Callable[[], str],
-        loopback: bool,
+        door: Door,
     ) -> None:
         self._inference = inference
         self._feedback = feedback
         self._pages = pages
         self._lifetime = lifetime
         self._new_id = new_id
-        self._loopback = loopback
+        self._door = door
+
+    @property
+    def addresses(self) -> list[str]:
+        """Paths of all pages, as Starlette writes them; inference and feedback stand beside them."""
+        return [route.path for route in self._pages.routes if isinstance(route, Route)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or begin and end the process's work."""
@@ -71,14 +76,14 @@ class App:
                 return
 
     async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._loopback and (error := foreign(request)) is not None:
-            status, body = explain(error)
-            await respond(send, request.id, status, body)
+        if (error := self._door.refusal(request)) is not None:
+            await turn_away(send, request, error)
         elif (found := address(request.path)) is not None:
             await self._inference.handle(request, *found, send)
         elif request.path == "/feedback":
             await self._feedback.handle(request, send)
         else:
+            scope[KEY] = request.key
             await self._pages(scope, receive, _stamped(send, request.id))
 
 
@@ -135,7 +140,7 @@ def create_app(
         clock: Where times come from.
         read_drift: Endpoint → its rows of the table drift_metrics, for the console's charts.
         on_close: Closes the spool and the state, once nothing writes any more; called in a thread.
-        loopback: Whether we listen on loopback only, so that any other name for us is somebody's trick.
+        loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
         jitter: Between 0 and 1, spreads what is sent again.
         patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
@@ -160,35 +165,8 @@ def create_app(
         pages,
         Lifetime(router, gateway, upstream, on_close),
         new_id,
-        loopback,
+        Door(router, clock, loopback, metrics.turned_away),
     )
-
-
-def foreign(request: Request) -> ForbiddenOrigin | None:
-    """Why a request comes from another site's page; None if it doesn't.
-
-    A page that has its own name point to 127.0.0.1 (DNS rebinding) shows that name as Host; a page that posts here
-    across sites shows itself as Origin.
-    """
-    host, origin = request.header(b"host"), request.header(b"origin")
-    if host and not _is_loopback(f"//{host}"):
-        return ForbiddenOrigin(
-            f"Noria listens on loopback only and isn't known as {host[:64]!r}.", "Ask http://127.0.0.1 or localhost."
-        )
-    if origin and not _is_loopback(origin):
-        return ForbiddenOrigin(
-            f"Pages of {origin[:64]!r} may not use Noria from a browser.",
-            "Call it from a program, or from its console.",
-        )
-    return None
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        name = urlsplit(url).hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _stamped(send: Send, request_id: str) -> Send:

@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
 
+from noria.api.auth import asker
 from noria.api.problems import explain
 from noria.domain.endpoint import Route, Wire
 from noria.domain.errors import UnknownEndpoint
+from noria.domain.key import ApiKey
 from noria.serving.router import Router
 from noria.serving.wires import Form
 
@@ -42,20 +44,20 @@ class Catalogue:
     def _pair(
         self,
         path: str,
-        names: Callable[[], list[str]],
+        names: Callable[[ApiKey | None], list[str]],
         shape: Callable[[str, Route | None], Item],
         key: str,
         form: Form | None,
     ) -> list[Path]:
         """The address of a list, and below it the one of each item."""
 
-        async def many(_request: Request) -> Response:
-            items = [shape(name, self._route(name)) for name in names()]
+        async def many(request: Request) -> Response:
+            items = [shape(name, self._route(name)) for name in names(asker(request))]
             listed = {"endpoints": items} if form is None else {"object": "list", "data": items}
             return _json(listed)
 
         async def one(request: Request) -> Response:
-            name, known = request.path_params[key], names()
+            name, known = request.path_params[key], names(asker(request))
             if name in known:
                 return _json(shape(name, self._route(name)))
             what = "endpoint" if form is None else "model"
@@ -68,13 +70,13 @@ class Catalogue:
     def _route(self, name: str) -> Route | None:
         return self._router.snapshot.routes.get(name)
 
-    def _all(self) -> list[str]:
-        """Every endpoint of the project."""
-        return list(self._router.project.endpoints)
+    def _all(self, asking: ApiKey | None) -> list[str]:
+        """Every endpoint of the project that the caller's key is for."""
+        return [name for name in self._router.project.endpoints if asking is None or asking.may_ask(name)]
 
-    def _chats(self) -> list[str]:
-        """Endpoints in service that speak OpenAI's wire."""
-        routes = (self._route(name) for name in self._all())
+    def _chats(self, asking: ApiKey | None) -> list[str]:
+        """Those of them that are in service and speak OpenAI's wire."""
+        routes = (self._route(name) for name in self._all(asking))
         return [route.endpoint for route in routes if route is not None and route.wire is Wire.OPENAI]
 
 

@@ -60,6 +60,9 @@ class FeedbackDesk:
                 headers = (("allow", "POST"),)
                 raise MethodNotAllowed(f"/feedback takes POST, not {request.method}.", "POST a JSON body.")
             entries = await self._read(request)
+            if request.key is not None:
+                for entry in entries:
+                    request.key.check(entry["endpoint"])
             written = await asyncio.gather(*(self._recorder.feedback(**entry) for entry in entries))
         except NoriaError as error:
             status, body = explain(error)

@@ -85,6 +85,7 @@ class Inference:
             session=request.header(b"x-noria-session"),
             metadata=request.raw_header(b"x-noria-metadata"),
             client_request_id=client_id[:_LONGEST_ID],
+            key=request.key,
             header=request.header,
             trace=continue_trace(
                 request.header(b"traceparent"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from noria.api.problems import RequestTimeout
 from noria.domain.errors import RequestTooLarge, UnsupportedMedia
+from noria.domain.key import ApiKey
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -30,12 +31,14 @@ class Request:
         id: Noria's own id for it; every response carries it as x-request-id.
         method: Upper case.
         path: Decoded.
+        key: The API key that it came with; None where none is needed.
     """
 
-    __slots__ = ("_headers", "_receive", "id", "method", "path")
+    __slots__ = ("_headers", "_receive", "id", "key", "method", "path")
 
     def __init__(self, scope: Scope, receive: Receive, id: str) -> None:
         self.id = id
+        self.key: ApiKey | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self._headers: dict[bytes, bytes] = dict(scope["headers"])

@@ -62,6 +62,12 @@ class Metrics:
         self._dropped = Counter(
             "noria_shadow_dropped", "Shadow copies that were not made.", ("endpoint",), registry=self.registry
         )
+        self._turned_away = Counter(
+            "noria_unauthenticated",
+            "Requests refused for want of a valid API key.",
+            ("reason",),
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
         self.registry.register(StateCollector(state, clock))
 
@@ -109,6 +115,10 @@ class Metrics:
     def shadow_dropped(self, endpoint: str) -> None:
         """A shadow copy was not made, because too many were under way."""
         self._dropped.labels(endpoint).inc()
+
+    def turned_away(self, reason: str) -> None:
+        """A request came without a key, or with one that opens nothing here."""
+        self._turned_away.labels(reason).inc()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format. Reads the state store, so call it off the event loop."""

@@ -35,6 +35,8 @@ class RequestTimeout(NoriaError):
 
 STATUS: dict[type[NoriaError], int] = {
     errors.InvalidRequest: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
     ForbiddenOrigin: 403,
     errors.UnknownEndpoint: 404,
     NotFound: 404,
@@ -42,6 +44,7 @@ STATUS: dict[type[NoriaError], int] = {
     RequestTimeout: 408,
     errors.RequestTooLarge: 413,
     errors.UnsupportedMedia: 415,
+    errors.RateLimited: 429,
     errors.UpstreamFailed: 502,
     errors.NotReady: 503,
     errors.Overloaded: 503,
@@ -51,7 +54,13 @@ STATUS: dict[type[NoriaError], int] = {
 """Error → HTTP status. An error of a type that isn't here has its base's; 500 if none is."""
 RETRY_AFTER_S = "1"
 """Header of every 503, in seconds."""
-_OPENAI_CODES = {"unknown_endpoint": "model_not_found"}
+_OPENAI_CODES = {
+    "unknown_endpoint": "model_not_found",
+    "unauthenticated": "invalid_api_key",
+    "forbidden": "insufficient_permissions",
+    "rate_limited": "rate_limit_exceeded",
+    "budget_exhausted": "insufficient_quota",
+}
 """Our code → the one that OpenAI's clients know, where they know one."""
 
 
@@ -75,6 +84,8 @@ def _ours(error: NoriaError) -> dict[str, str]:
 def _openai(error: NoriaError, status: int) -> dict[str, Any]:
     """OpenAI's shape."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    if isinstance(error, errors.RateLimited):
+        kind = error.limit
     code = _OPENAI_CODES.get(error.code, error.code)
     param = "model" if code == "model_not_found" else None
     return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}

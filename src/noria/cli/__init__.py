@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from noria.cli import audit, loop, models, records, start
+from noria.cli import audit, keys, loop, models, records, start
 from noria.cli.shared import Global, err
 from noria.domain.errors import NoriaError
 
@@ -28,6 +28,7 @@ start.add_to(app)
 loop.add_to(app)
 records.add_to(app)
 models.add_to(app)
+keys.add_to(app)
 audit.add_to(app)
 
 

@@ -51,11 +51,12 @@ def up(
 
     Ctrl-C stops them in order.
     """
+    from noria import bootstrap
     from noria.supervisor import Supervisor
 
     settings = _to_bring_up(project)
-    server = settings.project.server
-    Supervisor(settings, host or server.host, server.port if port < 0 else port, mlflow, out).run()
+    server, keys = settings.project.server, bootstrap.keys_exist(settings)
+    Supervisor(settings, host or server.host, server.port if port < 0 else port, mlflow, out, keys=keys).run()
 
 
 def _to_bring_up(root: Path) -> "Settings":

@@ -46,6 +46,46 @@ class UnsupportedMedia(InvalidRequest):
     code = "unsupported_media"
 
 
+class Unauthenticated(NoriaError):
+    """The caller has no API key, or none that is in force."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(NoriaError):
+    """The caller's API key isn't for this endpoint, or has no role for this."""
+
+    code = "forbidden"
+
+
+class RateLimited(NoriaError):
+    """Too many requests or tokens in a minute, by this key or of this endpoint.
+
+    Attributes:
+        retry_after_s: Until it would be let pass, seconds; 0 if it never would.
+        limit: Which limit: `requests` or `tokens`.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, problem: str, remedy: str = "", *, retry_after_s: float = 0.0, limit: str = "requests") -> None:
+        super().__init__(problem, remedy)
+        self.retry_after_s = retry_after_s
+        self.limit = limit
+
+
+class BudgetExhausted(RateLimited):
+    """The day's money is spent, by this key or on this endpoint."""
+
+    code = "budget_exhausted"
+
+
+class UnknownKey(NoriaError):
+    """No API key has that name or id."""
+
+    code = "unknown_key"
+
+
 class UnknownEndpoint(NoriaError):
     """No endpoint of that name is in service."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from noria.domain.endpoint import Role, choose
 from noria.domain.errors import NoriaError, Overloaded
 from noria.domain.inference import Intent
+from noria.domain.key import NOBODY, ApiKey
 from noria.serving import bodies, wires
 from noria.serving.calls import Order
 from noria.serving.passage import Passages
@@ -35,7 +36,7 @@ class Inbound:
         session: Whoever should be answered by the same version again, empty if nobody says.
         metadata: The header x-noria-metadata, JSON.
         client_request_id: The caller's own id for it.
-        requester: Who asks.
+        key: The API key that it came with; None where none is needed.
         trace: The trace it belongs to.
         header: Any other header's value, by its lower-case name; empty if it wasn't sent.
         left: Asked when the wait for the answer is cancelled: whether the caller left, or else we stop.
@@ -49,10 +50,15 @@ class Inbound:
     session: str = ""
     metadata: bytes = b""
     client_request_id: str = ""
-    requester: str = "local"
+    key: ApiKey | None = None
     trace: Trace = field(default_factory=lambda: continue_trace(""))
     header: Callable[[bytes], str] = lambda _: ""
     left: Callable[[], bool] = lambda: True
+
+    @property
+    def requester(self) -> str:
+        """Who asks, as the log calls him."""
+        return self.key.name if self.key is not None else NOBODY
 
 
 class Admission:
@@ -81,11 +87,15 @@ class Admission:
             return wires.endpoint_named(inbound.body)
         return self._router.project.default
 
+    def exists(self, endpoint: str) -> bool:
+        """Whether the project has that endpoint, so that what is asked of it has a record."""
+        return endpoint in self._router.project.endpoints
+
     def endpoint_unread(self, inbound: Inbound) -> str:
         """The endpoint that the address alone names, where the body could not be had; empty if none, or none that
         exists."""
         endpoint = inbound.endpoint or ("" if inbound.form.names_its_endpoint else self._router.project.default)
-        return endpoint if endpoint in self._router.project.endpoints else ""
+        return endpoint if self.exists(endpoint) else ""
 
     def order(self, inbound: Inbound, endpoint: str, received_us: int) -> Order:
         """What is to be done: which version is asked, what, and for how long at most.
@@ -94,6 +104,8 @@ class Admission:
             UnknownEndpoint: There is no such endpoint.
             NoriaError: The request is refused.
         """
+        if inbound.key is not None:
+            inbound.key.check(endpoint)
         if self._passages.under_way >= self._most_under_way:
             raise Overloaded(f"{self._passages.under_way} requests are under way already.", "Come back in a second.")
         route = self._router.route(endpoint)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
-from noria.domain.errors import InvalidRequest, NoriaError, UnknownEndpoint, UpstreamTimeout
+from noria.domain.errors import Forbidden, InvalidRequest, NoriaError, RateLimited, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
 from noria.serving.admission import Admission, Inbound
 from noria.serving.calls import Answered, Caller, Order
@@ -77,9 +77,9 @@ class Gateway:
             return self._problem(inbound, error)
         try:
             order = self._admission.order(inbound, endpoint, received_us)
-        except UnknownEndpoint as error:
-            return self._problem(inbound, error)
         except NoriaError as error:
+            if not self._admission.exists(endpoint):
+                return self._problem(inbound, error)
             return await self._refuse(inbound, endpoint, received_us, error)
         return await self._serve(inbound, order)
 
@@ -184,4 +184,4 @@ def _kind(error: NoriaError) -> OutcomeKind:
     """How a request ends that met an error."""
     if isinstance(error, UpstreamTimeout):
         return OutcomeKind.TIMED_OUT
-    return OutcomeKind.REJECTED if isinstance(error, InvalidRequest) else OutcomeKind.FAILED
+    return OutcomeKind.REJECTED if isinstance(error, InvalidRequest | Forbidden | RateLimited) else OutcomeKind.FAILED

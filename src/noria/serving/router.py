@@ -10,6 +10,7 @@ from datetime import datetime
 
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
+from noria.domain.key import ApiKey, Keyring
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, StateStore
 from noria.serving.rules import Rules, rules_of
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 UNREAD = -1
 """The revision before anything was read."""
+MOST_KEYS = 100_000
+"""API keys that are read, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Snapshot:
         routes: Endpoint → route.
         rules: Endpoint → the project's rules for its requests.
         project_hash: Of the text that the project was read from; empty while it is the file's own.
+        keys: SHA-256 of a token → its API key, revoked ones included; None if no key was ever made.
+        keys_revision: The keyring's.
     """
 
     revision: int
@@ -38,6 +43,8 @@ class Snapshot:
     routes: Mapping[str, Route]
     rules: Mapping[str, Rules]
     project_hash: str = ""
+    keys: Mapping[str, ApiKey] | None = None
+    keys_revision: int = 0
 
 
 class Router:
@@ -122,4 +129,12 @@ class Router:
                 rules = rules_of(project)
             except InvalidProject as error:
                 log.error("the applied project can't be read, going on with the one before: %s", error)
-        return Snapshot(revision, project, routes, rules, digest)
+        keys, keys_revision = self._keys()
+        return Snapshot(revision, project, routes, rules, digest, keys, keys_revision)
+
+    def _keys(self) -> tuple[Mapping[str, ApiKey] | None, int]:
+        """The keys and their revision; read anew only when one was made or revoked."""
+        ring = self._state.get(Keyring, Keyring().id)
+        if ring is None or ring.revision == self.snapshot.keys_revision:
+            return self.snapshot.keys, self.snapshot.keys_revision
+        return {key.hash: key for key in self._state.find(ApiKey, limit=MOST_KEYS)}, ring.revision

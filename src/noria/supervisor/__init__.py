@@ -14,7 +14,7 @@ from typing import Any
 from noria.domain.errors import NoriaError, Refused
 from noria.settings import Settings
 from noria.supervisor.children import Child, mlflow_child, noria_child
-from noria.supervisor.listener import listen, url_of
+from noria.supervisor.listener import is_loopback, listen, url_of
 from noria.supervisor.upfile import Up, UpFile, running
 
 __all__ = ["Supervisor", "Up", "running"]
@@ -38,9 +38,10 @@ class Supervisor:
 
     Args:
         settings: The project.
-        host: Address to listen on; only loopback, since there are no API keys.
+        host: Address to listen on; only loopback while there are no API keys.
         port: Port to listen on; 0 picks a free one.
         with_mlflow: Also run MLflow's own server.
+        keys: Whether API keys were made, so that nobody gets in without one.
         say: Where lines for the person at the terminal go.
 
     Raises:
@@ -50,7 +51,14 @@ class Supervisor:
     """
 
     def __init__(
-        self, settings: Settings, host: str, port: int, with_mlflow: bool, say: Callable[[str], None] = print
+        self,
+        settings: Settings,
+        host: str,
+        port: int,
+        with_mlflow: bool,
+        say: Callable[[str], None] = print,
+        *,
+        keys: bool = False,
     ) -> None:
         if with_mlflow and settings.tracking_uri.startswith("http"):
             raise Refused(
@@ -64,11 +72,12 @@ class Supervisor:
         self._upfile.hold()
         try:
             self._upfile.end_orphans()
-            self._socket = listen(host, port)
+            self._socket = listen(host, port, keys=keys)
         except BaseException:
             self._upfile.release()
             raise
         self.url = url_of(self._socket)
+        self._who_may_ask = _who_may_ask(keys, is_loopback(self._socket))
         descriptor = self._socket.fileno()
         self._api = noria_child("api-0", "api", settings, "--fd", str(descriptor), "--slot", "api-0")
         self._api.pass_fds = (descriptor,)
@@ -91,6 +100,7 @@ class Supervisor:
             if number != signal.SIGHUP or handler is not signal.SIG_IGN:  # nohup keeps its meaning
                 signal.signal(number, self._on_signal)
         announcing = threading.Thread(target=self._announce, name="announce", daemon=True)
+        self._say(self._who_may_ask)
         try:
             for child in self.children:
                 child.start()
@@ -160,6 +170,15 @@ class Supervisor:
                 child.start()
             if not child.stop(patience, self._hurry):
                 self._say(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
+
+
+def _who_may_ask(keys: bool, loopback: bool) -> str:
+    """One line for the person at the terminal."""
+    if not keys:
+        return "no API key is configured, so only this machine can ask; noria key create NAME makes one"
+    if loopback:
+        return "every request needs an API key; only this machine can ask, since it listens on loopback"
+    return "every request needs an API key; texts and keys cross the network as they are: put a proxy with TLS in front"
 
 
 def _readiness(url: str) -> tuple[int, str]:

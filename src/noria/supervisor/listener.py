@@ -16,23 +16,24 @@ _LISTENING = "0A"
 """TCP_LISTEN in /proc/net/tcp."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, keys: bool = False) -> socket.socket:
     """A listening socket.
 
     Args:
-        host: Loopback address or a name of one.
+        host: Loopback address or a name of one; with keys any address of this machine.
         port: Port; 0 picks a free one.
+        keys: Whether an API key is needed to ask anything.
 
     Raises:
         PortInUse: Somebody else listens there.
-        Refused: The address could be reached from other machines.
+        Refused: The address could be reached from other machines, and no key is needed.
         InvalidProject: There is no such address here, or this user may not listen there.
     """
     family, address = _resolve(host, port)
-    if not ipaddress.ip_address(address[0]).is_loopback:
+    if not keys and not ipaddress.ip_address(address[0]).is_loopback:
         raise Refused(
             f"{host} can be reached from other machines, and anybody who reaches it could call every endpoint.",
-            "Listen on 127.0.0.1 and put a proxy that authenticates in front; API keys don't exist yet.",
+            "Make an API key first (noria key create NAME), or listen on 127.0.0.1.",
         )
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -50,6 +51,11 @@ def listen(host: str, port: int) -> socket.socket:
             f"Can't listen on {host}:{port}: {os.strerror(error.errno or 0)}.", "Say another --host or --port."
         ) from None
     return listener
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def url_of(listener: socket.socket) -> str:
