@@ -11,6 +11,7 @@ import pytest
 from fakes.callers import Callers
 from fakes.dataplane import DataPlane, until
 from fakes.upstream import Asked, Script, Step, chat, events, labels, listening, talker
+from noria.domain.endpoint import Wire
 
 pytestmark = [pytest.mark.chaos]
 
@@ -62,7 +63,10 @@ async def load(callers: Callers, requests: int, rest_s: float = 0.0) -> None:
 )
 async def test_a_killed_api_process_loses_nothing(plane: DataPlane, account, point: str) -> None:
     models, callers = Models(plane), plane.callers("load")
-    async with listening(models.classify, plane.sockets["triage"]), listening(models.talk, plane.sockets["assistant"]):
+    async with (
+        listening(models.classify, plane.sockets[Wire.MLFLOW]),
+        listening(models.talk, plane.sockets[Wire.OPENAI]),
+    ):
         plane.api(dies=point, nth=17)
         asking = asyncio.create_task(load(callers, 160))
         assert await plane.ended("api-0") == -signal.SIGKILL
@@ -97,7 +101,7 @@ async def test_an_api_process_that_is_killed_while_a_model_answers_loses_nothing
             return events(*chat("one "), done=False, then=(_Now(kill), Step.HANG))
         return script
 
-    async with listening(classify, plane.sockets["triage"]), listening(talk, plane.sockets["assistant"]):
+    async with listening(classify, plane.sockets[Wire.MLFLOW]), listening(talk, plane.sockets[Wire.OPENAI]):
         plane.api()
         asking = asyncio.create_task(load(callers, 160))
         assert await plane.ended("api-0") == -signal.SIGKILL
@@ -131,7 +135,10 @@ class _Now(asyncio.Event):
 )
 async def test_a_killed_shipper_loses_and_doubles_nothing(plane: DataPlane, account, point: str, nth: int) -> None:
     models, callers = Models(plane), plane.callers("load")
-    async with listening(models.classify, plane.sockets["triage"]), listening(models.talk, plane.sockets["assistant"]):
+    async with (
+        listening(models.classify, plane.sockets[Wire.MLFLOW]),
+        listening(models.talk, plane.sockets[Wire.OPENAI]),
+    ):
         plane.api()
         plane.shipper(point, nth)
         asking = asyncio.create_task(load(callers, 320, rest_s=0.02))

@@ -50,13 +50,13 @@ class Callers:
         self.told: list[Told] = []
         self._numbers = itertools.count(1)
 
-    async def predict(self, text: str, **more) -> Told:
+    async def predict(self, text: str, *, endpoint: str = "triage", **more) -> Told:
         """Ask over the lab's wire."""
-        return await self.ask("/predict/triage", json.dumps({"input": text}).encode(), **more)
+        return await self.ask(f"/predict/{endpoint}", json.dumps({"input": text}).encode(), **more)
 
-    async def chat(self, text: str, *, stream: bool = True, **more) -> Told:
+    async def chat(self, text: str, *, endpoint: str = "assistant", stream: bool = True, **more) -> Told:
         """Ask over OpenAI's wire."""
-        body = {"model": "assistant", "stream": stream, "messages": [{"role": "user", "content": text}]}
+        body = {"model": endpoint, "stream": stream, "messages": [{"role": "user", "content": text}]}
         return await self.ask("/v1/chat/completions", json.dumps(body).encode(), **more)
 
     async def ask(

@@ -1,7 +1,8 @@
 """The data plane with everything real: API processes on one listening socket, their spools, a shipper, Delta tables.
 
-Only the routes are put there by hand, so that a test's own server can answer instead of a model. `settle` ends a test:
-what is open is closed, what is left is shipped, and `check` compares the tables with what callers were told.
+Only the routes are put there by hand, so that a test's own server can answer instead of a model. Two endpoints have
+time, two are hasty. `settle` ends a test: what is open is closed, what is left is shipped, and `check` compares the
+tables with what callers were told.
 """
 
 import asyncio
@@ -30,16 +31,18 @@ YAML = """
 project: shop
 server: {{max_body_bytes: 10_000_000{server}}}
 endpoints:
-  triage:
+  triage: &triage
     task: classification
     policy: policies/triage.yaml
-    timeout: {timeout}
+    timeout: 30s
     training: {{data: data/messages.csv, on_alert: false}}
-  assistant:
+  assistant: &assistant
     task: chat
     policy: policies/assistant.yaml
-    timeout: {timeout}
+    timeout: 30s
     gguf: {{gguf: none.gguf, licence: MIT, source: here}}
+  hasty-triage: {{<<: *triage, timeout: 500ms}}
+  hasty-assistant: {{<<: *assistant, timeout: 500ms}}
 """
 COLUMNS = ["databricks_request_id", "client_request_id", "status_code", "outcome", "spool", "sequence", "endpoint"]
 PATIENCE_S = 60.0
@@ -61,32 +64,31 @@ class DataPlane:
 
     Attributes:
         root: The project's folder.
-        timeout: Of both endpoints, as the project file has it.
         server: More of the project file's `server`, beginning with a comma.
     """
 
     root: Path
-    timeout: str = "2s"
     server: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """Name → process, also of dead ones."""
 
     def __post_init__(self) -> None:
         write_project(self.root, with_llm=False)
-        (self.root / "noria.yaml").write_text(YAML.format(timeout=self.timeout, server=self.server))
+        (self.root / "noria.yaml").write_text(YAML.format(server=self.server))
         self.settings = bootstrap.settings(self.root)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port = self.listener.getsockname()[1]
         self.spools, self.tables = self.settings.spool_dir, self.settings.tables_dir
         self.settings.run_dir.mkdir(parents=True)
         self.spools.mkdir()
-        self.sockets = {"triage": self.settings.run_dir / "t.sock", "assistant": self.settings.run_dir / "a.sock"}
-        self.route("triage", Wire.MLFLOW)
-        self.route("assistant", Wire.OPENAI)
+        self.sockets = {wire: self.settings.run_dir / f"{wire}.sock" for wire in Wire}
+        for endpoint in self.settings.project.endpoints:
+            self.route(endpoint)
 
-    def route(self, endpoint: str, wire: Wire, url: str = "") -> None:
-        """Put a route to a model server into service."""
-        url = url or f"unix:{self.sockets[endpoint]}"
+    def route(self, endpoint: str, url: str = "") -> None:
+        """Put a route to a model server into service, by default to the one that a test runs for that wire."""
+        wire = Wire.MLFLOW if "triage" in endpoint else Wire.OPENAI
+        url = url or f"unix:{self.sockets[wire]}"
         target = Target(model=endpoint, version="1", role=Role.CHAMPION, weight=100, url=url, verdict_id="v1")
         state = bootstrap.state(self.settings)
         with state.change("test", "route.changed", endpoint) as change:

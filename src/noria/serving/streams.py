@@ -29,9 +29,10 @@ class Splitter:
         Raises:
             UpstreamFailed: An event grew beyond all measure.
         """
+        seen = max(0, len(self._rest) - 3)  # an end that began before is at most three bytes back
         self._rest += data
         events, start = [], 0
-        for match in _END.finditer(self._rest):
+        for match in _END.finditer(self._rest, seen):
             events.append(self._rest[start : match.end()])
             start = match.end()
         self._rest = self._rest[start:]
