@@ -17,6 +17,7 @@ from noria.serving.passage import Passages
 from noria.serving.recorder import Recorder, new_request_id
 from noria.serving.router import Router
 from noria.serving.wires import Form
+from noria.settings import Server
 
 
 def target(version: str = "1", role: Role = Role.CHAMPION, weight: int = 100, model: str = "triage") -> Target:
@@ -69,6 +70,7 @@ class Plane:
     servers: dict[str, Handler]
     routes: tuple[Route, ...] = (TRIAGE, ASSISTANT)
     most_under_way: int = 100
+    most_streams: int = 50
     patience_s: float = 0.0
     clock: StoppedClock = field(default_factory=StoppedClock)
     spool: PartlyFullSpool = field(default_factory=PartlyFullSpool)
@@ -79,11 +81,13 @@ class Plane:
         self.state = FakeState(self.clock)
         self.put(*self.routes)
         self.upstream = FakeUpstream(self.servers)
-        self.router = Router(self.state, PROJECT, lambda text: PROJECT, self.clock)
+        room = Server(max_requests=self.most_under_way, max_streams=self.most_streams)
+        project = PROJECT.model_copy(update={"server": room})
+        self.router = Router(self.state, project, lambda text: project, self.clock)
         self.router.refresh()
         passages = Passages(Recorder(self.spool, {}, self.clock), self.counts, self.clock)
         caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
-        admission = Admission(self.router, passages, self.most_under_way)
+        admission = Admission(self.router, passages)
         self.gateway = Gateway(admission, caller, passages, explain, lambda: new_request_id(self.clock))
 
     def put(self, *routes: Route) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +17,8 @@ from fakes.upstream import Handler, listening
 from noria.adapters.clock import SystemClock
 from noria.adapters.upstream import HttpUpstream
 from noria.api.app import App, create_app
-from noria.api.process import server
+from noria.api.connection import Bounds
+from noria.api.process import Server, server, tune
 from noria.domain.endpoint import Route
 from noria.domain.inference import Feedback, Intent, Outcome
 from noria.serving.recorder import Recorder
@@ -34,7 +35,8 @@ class Site:
     state: FakeState
     router: Router
     app: App
-    spool: PartlyFullSpool = field(default_factory=PartlyFullSpool)
+    spool: PartlyFullSpool
+    serving: Server
 
     def put(self, *routes: Route) -> None:
         """Bring routes into service; the app finds them by itself."""
@@ -89,6 +91,7 @@ async def running(
     assistant: Handler | None = None,
     project: Project = PROJECT,
     patience_s: float = 5.0,
+    drain_s: float = 20.0,
 ) -> AsyncIterator[Site]:
     """A site whose endpoints are served by these model servers; an endpoint without one has no route."""
     async with contextlib.AsyncExitStack() as stack:
@@ -113,14 +116,17 @@ async def running(
             patience_s=patience_s,
         )
         listener = socket.create_server(("127.0.0.1", 0))
-        serving = server(app)
+        limits = project.server
+        bounds = Bounds(limits.max_header_bytes, limits.slow_client.total_seconds())
+        tune(listener, bounds.slow_client_s)
+        serving = server(app, lambda: bounds, drain_s)
         serving.capture_signals = contextlib.nullcontext
         task = asyncio.create_task(serving.serve([listener]))
         http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         await until(lambda: serving.started)
         try:
-            yield Site(url, http, state, router, app, spool)
+            yield Site(url, http, state, router, app, spool, serving)
         finally:
             await http.close()
             serving.stop()

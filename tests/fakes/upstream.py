@@ -192,11 +192,15 @@ async def listening(handler: Handler, where: Path | None = None) -> AsyncIterato
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.current_task())
+        script = Script()
         try:
             while asked := await _read(reader):
-                if not await _answer(handler(asked), reader, writer):
+                script = handler(asked)
+                if not await _answer(script, reader, writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except ConnectionError:
+            script.gone.set()
+        except (asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from noria import bootstrap
 from noria.api.app import create_app
-from noria.api.process import listener, log_json, server, stop_with_parent
+from noria.api.connection import Bounds
+from noria.api.process import listener, log_json, server, stop_with_parent, tune
 from noria.domain.errors import NoriaError
+from noria.settings import Server
 
 log = logging.getLogger("noria.api")
 
@@ -43,11 +45,18 @@ def main() -> int:
         on_close=parts.close,
         loopback=ip_address(sock.getsockname()[0]).is_loopback,
     )
-    serving = server(app)
+    tune(sock, parts.router.project.server.slow_client.total_seconds())
+    serving = server(
+        app, lambda: _bounds(parts.router.project.server), parts.router.project.server.drain.total_seconds()
+    )
     if options.fd is not None:
         stop_with_parent(serving, parent)
     serving.run([sock])
     return 0
+
+
+def _bounds(limits: Server) -> Bounds:
+    return Bounds(limits.max_header_bytes, limits.slow_client.total_seconds())
 
 
 def _options() -> argparse.Namespace:

@@ -64,6 +64,10 @@ class App:
         """Paths of all pages, as Starlette writes them; inference and feedback stand beside them."""
         return [route.path for route in self._pages.routes if isinstance(route, Route)]
 
+    def drain(self) -> None:
+        """Say at `/readyz` that the process stops."""
+        self._lifetime.draining = True
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or begin and end the process's work."""
         if scope["type"] == "lifespan":
@@ -95,6 +99,8 @@ class Lifetime:
         self._gateway = gateway
         self._upstream = upstream
         self._on_close = on_close
+        self.draining = False
+        """Whether the process takes no more connections and ends once it has answered what is under way."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """ASGI's lifespan."""
@@ -149,7 +155,8 @@ def create_app(
     new_id = partial(new_request_id, clock)
     caller = Caller(upstream, router, jitter, patience_s)
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
-    control = Control(router, reachable, lambda: passages.log_problem, state, metrics, clock)
+    lifetime = Lifetime(router, gateway, upstream, on_close)
+    control = Control(router, reachable, lambda: passages.log_problem, lambda: lifetime.draining, state, metrics, clock)
     pages = Starlette(
         routes=[
             *control.routes(),
@@ -163,7 +170,7 @@ def create_app(
         Inference(gateway, router),
         FeedbackDesk(recorder, router),
         pages,
-        Lifetime(router, gateway, upstream, on_close),
+        lifetime,
         new_id,
         Door(router, clock, loopback, metrics.turned_away),
     )

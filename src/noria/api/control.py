@@ -27,6 +27,7 @@ class Control:
         router: What is in service.
         reachable: Whether anything listens at a model server's URL; raises NoriaError if it can't be asked.
         log_problem: Why the log can't be written now; empty if it can.
+        draining: Whether this process is about to end.
         state: What `/api/status` shows.
         metrics: What `/metrics` shows.
         clock: For ages.
@@ -37,6 +38,7 @@ class Control:
         router: Router,
         reachable: Callable[[str], Awaitable[bool]],
         log_problem: Callable[[], str],
+        draining: Callable[[], bool],
         state: StateStore,
         metrics: Metrics,
         clock: Clock,
@@ -44,6 +46,7 @@ class Control:
         self._router = router
         self._reachable = reachable
         self._log_problem = log_problem
+        self._draining = draining
         self._state = state
         self._metrics = metrics
         self._clock = clock
@@ -65,13 +68,18 @@ class Control:
         return _json({"status": "alive"})
 
     async def readyz(self, _request: Request) -> Response:
-        """200 if every endpoint of the project can answer and be recorded now, else 503 and what is missing."""
+        """200 if every endpoint of the project can answer and be recorded now, else 503 and what is missing.
+
+        State that can't be read is only a warning: inference goes on by what is known.
+        """
         problems = await self._problems()
         stale = self._router.stale_since
+        warnings = [f"The state can't be read since {stale.isoformat()}; routes stay as they were."] if stale else []
         facts = {
             "revision": self._router.snapshot.revision,
             "stale_since": stale.isoformat() if stale else None,
             "endpoints": list(self._router.project.endpoints),
+            "warnings": warnings,
         }
         if not problems:
             return _json({"status": "ready", **facts})
@@ -107,6 +115,8 @@ class Control:
 
     async def _problems(self) -> list[str]:
         """Why we aren't ready, in sentences; empty if we are."""
+        if self._draining():
+            return ["This process is stopping: it finishes what is under way and takes nothing new."]
         found = await asyncio.gather(*(self._problem(name) for name in self._router.project.endpoints))
         return [problem for problem in (self._log_problem(), *found) if problem]
 

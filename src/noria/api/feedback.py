@@ -73,7 +73,8 @@ class FeedbackDesk:
         await respond(send, request.id, 200, body)
 
     async def _read(self, request: Request) -> Sequence[Entry]:
-        body = await request.body(self._router.project.server.max_body_bytes)
+        server = self._router.project.server
+        body = await request.body(server.max_body_bytes, server.slow_client.total_seconds())
         bodies.check_media(request.header(b"content-type"))
         value = bodies.load(body)
         items = value if isinstance(value, list) else [value]

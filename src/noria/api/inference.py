@@ -39,7 +39,8 @@ class Inference:
             await respond(send, request.id, status, body, headers=(("allow", "POST"),))
             return
         try:
-            body = await request.body(self._router.project.server.max_body_bytes)
+            server = self._router.project.server
+            body = await request.body(server.max_body_bytes, server.slow_client.total_seconds())
         except NoriaError as error:
             refused = await self._gateway.refuse(self._inbound(request, form, endpoint, b""), error)
             await _send_whole(send, request.id, refused, (("connection", "close"),))

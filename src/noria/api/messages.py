@@ -13,8 +13,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-BODY_S = 30.0
-"""How long a request's body may take to arrive, in seconds."""
 DISCARD_S = 5.0
 """How long we listen to the rest of a body that is too long, in seconds, before we answer."""
 JSON = "application/json"
@@ -52,11 +50,12 @@ class Request:
         """The same, as it was sent."""
         return self._headers.get(name, b"")
 
-    async def body(self, most: int) -> bytes:
+    async def body(self, most: int, slow_s: float) -> bytes:
         """The whole body.
 
         Args:
             most: Bytes to accept; no more than that is ever held.
+            slow_s: How long it may take to arrive, in seconds.
 
         Raises:
             RequestTooLarge: It is longer. What follows has been listened to and forgotten, so that the caller, who may
@@ -69,7 +68,7 @@ class Request:
             raise UnsupportedMedia("Compressed bodies can't be read.", "Send the body without Content-Encoding.")
         declared = self.header(b"content-length")
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(slow_s):
                 if declared.isdigit() and int(declared) > most:
                     if self.header(b"expect").lower() != "100-continue":
                         await self._discard()
@@ -77,7 +76,7 @@ class Request:
                 return await self._read(most)
         except TimeoutError:
             raise RequestTimeout(
-                f"The body did not arrive within {BODY_S:g} seconds.", "Send it again, faster."
+                f"The body did not arrive within {slow_s:g} seconds.", "Send it again, faster."
             ) from None
 
     async def gone(self) -> None:

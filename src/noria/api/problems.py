@@ -27,8 +27,14 @@ class ForbiddenOrigin(NoriaError):
     code = "forbidden_origin"
 
 
+class HeadersTooLarge(errors.InvalidRequest):
+    """The request line and the headers are longer than is read."""
+
+    code = "headers_too_large"
+
+
 class RequestTimeout(NoriaError):
-    """The body did not arrive in time."""
+    """The headers or the body did not arrive in time."""
 
     code = "request_timeout"
 
@@ -43,6 +49,7 @@ STATUS: dict[type[NoriaError], int] = {
     MethodNotAllowed: 405,
     RequestTimeout: 408,
     errors.RequestTooLarge: 413,
+    HeadersTooLarge: 431,
     errors.UnsupportedMedia: 415,
     errors.RateLimited: 429,
     errors.UpstreamFailed: 502,

@@ -2,31 +2,44 @@
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 import uvicorn
 
 from noria.adapters.processes import when_parent_is_gone
+from noria.api.app import App
+from noria.api.connection import Bounds, bounded
 
 log = logging.getLogger("noria.api")
 
-DRAIN_S = 20
+DRAIN_S = 20.0
 """How long answers that are under way may take at the end, in seconds."""
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept, in seconds."""
+UNSENT_BYTES = 128 * 1024
+"""What the system holds for a connection beyond what is on the wire; the more, the later a slow caller is noticed."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which ends with status 0 when it is told to stop."""
+    """uvicorn, which ends with status 0 when it is told to stop.
+
+    Args:
+        config: uvicorn's.
+        on_stop: Told when the end begins.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -39,16 +52,23 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Take no more connections, finish what is under way, then end."""
+        self._on_stop()
         self.should_exit = True
 
 
-def server(app: Any) -> Server:
-    """A server for an ASGI app, ready to `run` on listening sockets."""
+def server(app: App, bounds: Callable[[], Bounds] = Bounds, drain_s: float = DRAIN_S) -> Server:
+    """A server for an ASGI app, ready to `run` on listening sockets.
+
+    Args:
+        app: The app.
+        bounds: What each new connection goes by.
+        drain_s: How long answers that are under way may take at the end, in seconds.
+    """
     return Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=bounded(bounds),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -57,8 +77,9 @@ def server(app: Any) -> Server:
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
-        )
+            timeout_graceful_shutdown=math.ceil(drain_s),
+        ),
+        app.drain,
     )
 
 
@@ -75,6 +96,22 @@ def stop_with_parent(serving: Server, parent: int) -> None:
         serving.stop()
 
     when_parent_is_gone(parent, stop)
+
+
+def tune(listener: socket.socket, slow_client_s: float) -> None:
+    """Have the system end connections whose caller takes nothing, and keep little that is written but not sent.
+
+    Every connection that is accepted inherits it. Where the system doesn't know these options (they are Linux's), our
+    own timers have to do.
+
+    Args:
+        listener: A listening socket.
+        slow_client_s: How long a caller may take nothing, in seconds.
+    """
+    options = (("TCP_USER_TIMEOUT", int(slow_client_s * 1000)), ("TCP_NOTSENT_LOWAT", UNSENT_BYTES))
+    for name, value in options:
+        if hasattr(socket, name) and listener.family in (socket.AF_INET, socket.AF_INET6):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def listener(host: str, port: int) -> socket.socket:

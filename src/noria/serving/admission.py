@@ -19,9 +19,6 @@ from noria.serving.rules import Rules
 from noria.serving.tracing import Trace, continue_trace
 from noria.serving.wires import Call, Form
 
-MOST_UNDER_WAY = 1000
-"""Requests that one process holds at a time; one more is told to come back later."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
@@ -67,13 +64,11 @@ class Admission:
     Args:
         router: Who answers.
         passages: Knows how many requests are under way.
-        most_under_way: Requests to hold at a time.
     """
 
-    def __init__(self, router: Router, passages: Passages, most_under_way: int = MOST_UNDER_WAY) -> None:
+    def __init__(self, router: Router, passages: Passages) -> None:
         self._router = router
         self._passages = passages
-        self._most_under_way = most_under_way
 
     def endpoint(self, inbound: Inbound) -> str:
         """The endpoint that is meant; it need not exist.
@@ -106,11 +101,14 @@ class Admission:
         """
         if inbound.key is not None:
             inbound.key.check(endpoint)
-        if self._passages.under_way >= self._most_under_way:
+        room = self._router.project.server
+        if self._passages.under_way >= room.max_requests:
             raise Overloaded(f"{self._passages.under_way} requests are under way already.", "Come back in a second.")
         route = self._router.route(endpoint)
         bodies.check_media(inbound.content_type)
         call = wires.understand(inbound.form, inbound.body, inbound.content_type, route.wire, route.endpoint)
+        if call.stream and self._passages.streams >= room.max_streams:
+            raise Overloaded(f"{self._passages.streams} streams are under way already.", "Come back in a second.")
         metadata = {**bodies.read_metadata_header(inbound.metadata), **call.metadata}
         rules = self._router.rules(endpoint)
         target = choose(route, _who(rules, inbound, metadata, call).encode())

@@ -95,7 +95,7 @@ class Gateway:
 
     async def _serve(self, inbound: Inbound, order: Order) -> Answer:
         """Intent, call, outcome; then the copies."""
-        passage = self._passages.begin(order.intent)
+        passage = self._passages.begin(order.intent, order.call.stream)
         answered: Answered | None = None
         try:
             await passage.open()

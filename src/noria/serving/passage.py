@@ -49,20 +49,22 @@ class Observer(Protocol):
 
 
 class Passages:
-    """Opens passages, knows how many are open, and whether the log takes what they write."""
+    """Opens passages, knows how many are open and stream, and whether the log takes what they write."""
 
     def __init__(self, recorder: Recorder, observer: Observer, clock: Clock) -> None:
         self.observer = observer
         self.clock = clock
         self.under_way = 0
+        self.streams = 0
         self._recorder = recorder
         self._refused: tuple[int, str] | None = None
 
-    def begin(self, intent: Intent) -> "Passage":
-        """A passage for an intent that isn't on disk yet."""
+    def begin(self, intent: Intent, stream: bool = False) -> "Passage":
+        """A passage for an intent that isn't on disk yet; whether its answer comes as a stream."""
         self.under_way += 1
+        self.streams += stream
         self.observer.started(intent.endpoint)
-        return Passage(self, intent)
+        return Passage(self, intent, stream)
 
     @property
     def log_problem(self) -> str:
@@ -90,8 +92,9 @@ class Passages:
 class Passage:
     """The life of one record. `end` may be called again, and from more than one place: the first call counts."""
 
-    def __init__(self, passages: Passages, intent: Intent) -> None:
+    def __init__(self, passages: Passages, intent: Intent, stream: bool) -> None:
         self._all = passages
+        self._stream = stream
         self._intended = False
         self._ended = False
         self.intent = intent
@@ -131,6 +134,7 @@ class Passage:
             return
         self._ended = True
         self._all.under_way -= 1
+        self._all.streams -= self._stream
         now_us = self._all.clock.now_us()
         outcome = Outcome(
             request_id=self.intent.request_id,

@@ -24,7 +24,11 @@ class Server(Strict):
     max_requests: int = Field(1000, ge=1, description="Requests that one API process holds at a time.")
     max_streams: int = Field(500, ge=1, description="Streams that one API process holds at a time.")
     slow_client: Duration = Field(
-        timedelta(seconds=30), description="Longest time that a caller may take to send a body, or to take a piece."
+        timedelta(seconds=30),
+        description="Longest time that a caller may take to send a request, or to take a piece of an answer.",
+    )
+    drain: Duration = Field(
+        timedelta(seconds=20), description="Longest time that answers under way may take when Noria stops."
     )
 
 
