@@ -1,9 +1,9 @@
 """How fast the worker carries records from a spool into Delta, and how small they get there.
 
 `python -m benchmarks.shipping` writes a spool the way an API process does (groups of entries, one row each), ships it
-with the worker's own shipper in turns of the worker's size, and prints rows a second and the size of the table over that
-of the spool. Bodies are 300 to 600 bytes long. Their words are drawn one by one, so that nothing but the words repeats:
-real conversations repeat whole phrases and get smaller than this.
+with the worker's own shipper in turns of the worker's size, and prints rows a second and the size of the table over
+that of the spool. Bodies are 300 to 600 bytes long. Their words are drawn one by one, so that nothing but the words
+repeats: real conversations repeat whole phrases and get smaller than this.
 """
 
 import json
@@ -67,7 +67,7 @@ def _ship(spool: Path, where: Path) -> float:
     folder = SpoolFolder(spool)
     try:
         for reader in folder.readers():
-            reader.trim = lambda upto: None  # type: ignore[method-assign]  # the next round needs it, too
+            reader.trim = lambda _: None  # type: ignore[method-assign]  # the next round needs it, too
         shipper = Shipper(folder.readers, DeltaStore(where), SystemClock())
         began = time.perf_counter()
         while any(status.unshipped for status in shipper.turn(A_TURN).values()):
@@ -97,7 +97,7 @@ def _fill(path: Path, rows: int) -> int:
 
 def _traffic(rows: int, concurrency: int = 32) -> Iterator[Entry]:
     """Intents and outcomes as they come when so many requests are under way at a time."""
-    choice, words, clock = random.Random(7), _vocabulary(), SystemClock()  # noqa: S311
+    choice, words, clock = random.Random(7), _vocabulary(), SystemClock()
     under_way: list[Outcome] = []
     for _ in range(rows):
         intent, outcome = _request(choice, words, clock)

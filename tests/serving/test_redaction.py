@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from noria.serving import redaction
 from noria.serving.redaction import Redactor, Redactors
-from noria.settings import Redaction
+from noria.settings import Endpoint, Redaction
 
 REDACTOR = Redactor(Redaction)
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
@@ -41,6 +41,18 @@ jsons = st.recursive(
         ("AKIAIOSFODNN7EXAMPLE and ghp_" + "a1" * 18, "[credential] and [credential]"),
         ("https://bob:s3cret@host.example/x", "https://[credential]@host.example/x"),
         ("password: hunter22, fine", "password: [credential], fine"),
+        ("sk-noria-" + "aB3x" * 8 + " is mine", "[credential] is mine"),
+        ("sk-ant-api03-" + "aB3x_" * 8, "[credential]"),
+        ("key " + "a1B2" * 13 + "JQQJ99" + "C3d4" * 6 + "e5", "key [credential]"),
+        ("secret abc8Q~" + "d.E~" * 8 + " here", "secret [credential] here"),
+        ("AccountKey=" + "aB3/" * 21 + "ab==;EndpointSuffix", "AccountKey=[credential];EndpointSuffix"),
+        ("?sv=2024&sig=" + "aB3%2F" * 8 + "&se=1", "?sv=2024&sig=[credential]&se=1"),
+        ("aws_secret_access_key = wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY", "aws_secret_access_key = [credential]"),
+        (
+            "https://hooks.slack.com/services/T0000AAAA/B0000BBBB/" + "x1" * 12,
+            "https://hooks.slack.com/services/[credential]",
+        ),
+        ("dapi" + "0a1b" * 8 + "-2 and xoxb-123456789012-abcdef", "[credential] and [credential]"),
         (f"here: {KEY} end", "here: [credential] end"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl", "[credential]"),
     ],
@@ -83,9 +95,19 @@ def test_national_numbers_are_known_in_the_regions_that_were_chosen():
     assert Redactor(Redaction, regions=("DE", "US")).text(text)[0] == "ruf [phone] an"
 
 
+def test_every_region_of_the_project_file_is_one_that_is_known():
+    import phonenumbers
+
+    described = {"task": "classification", "policy": "policy.yaml", "training": {"data": "data.csv"}}
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        Endpoint(**{**described, "redact_regions": [region]})
+    with pytest.raises(ValueError, match="two letters"):
+        Endpoint(**{**described, "redact_regions": ["UK"]})
+
+
 def test_each_endpoint_has_the_redactor_that_the_project_in_service_gives_it():
     def project(*kinds):
-        endpoints = {name: SimpleNamespace(redact=kinds) for name in ("triage", "assistant")}
+        endpoints = {name: SimpleNamespace(redact=kinds, redact_regions=("US",)) for name in ("triage", "assistant")}
         return SimpleNamespace(endpoints=endpoints)
 
     in_service = [project(Redaction.EMAIL)]
@@ -151,6 +173,17 @@ def test_what_is_not_touched_stays_byte_for_byte():
     assert REDACTOR.json(body) == body.replace(b"jo@x.org", b"[email]")
 
 
+@given(st.lists(anything | awkward | emails, min_size=1, max_size=4))
+def test_the_quick_look_at_a_body_misses_nothing(texts):
+    """A body is looked at as a whole before its strings are: what they hold must be found either way."""
+    body = json.dumps({"n": 1735689600123, "texts": texts}, ensure_ascii=False)
+    try:
+        found = REDACTOR.body(body.encode())
+    except UnicodeEncodeError:  # a lone surrogate can't be sent
+        return
+    assert json.loads(found[0])["texts"] == [REDACTOR.text(text, '"texts": ["')[0] for text in texts]
+
+
 def test_a_number_that_is_no_string_is_left_alone():
     assert REDACTOR.json(b'{"id": 4111111111111111}') == b'{"id": 4111111111111111}'
 
@@ -163,7 +196,7 @@ def test_what_is_not_json_is_redacted_as_text(body):
 def test_nobody_can_keep_the_redactor_busy_with_numbers(monkeypatch):
     monkeypatch.setattr(redaction, "_MOST_CHECKED", 3)
     numbers = ", ".join(["1112223334"] * 6)  # no valid number
-    assert REDACTOR.text(numbers)[0] == ", ".join(["1112223334"] * 3 + ["[phone]"] * 3)
+    assert REDACTOR.text(numbers)[0] == ", ".join(["1112223334"] * 3 + ["[national_id]"] * 3)
 
 
 @pytest.mark.parametrize("piece", ["a", "1", "1 ", "AB12", "a@", "a.", "://a", "-----BEGIN PRIVATE KEY-----", "+1"])

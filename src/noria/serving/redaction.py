@@ -12,53 +12,83 @@ from typing import Final
 
 import msgspec
 
-from noria.settings import Project, Redaction
+from noria.serving.national_ids import DIGIT_FIRST, LETTER_FIRST, LETTERS_THEN_DIGITS, national_id
+from noria.serving.secrets import SECRET, may_hold_secret
+from noria.settings import Project, Redaction, Region
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 """A string in valid JSON."""
+_FIELD_NUMBER: Final = re.compile(r'": ?-?[0-9]+')
+"""The name of a field with a number after it: where nothing is escaped, no string holds such a thing."""
 _VALID: Final = msgspec.json.Decoder(msgspec.Raw)
 _ROUNDS: Final = 8
+_BEFORE: Final = 64
+"""Characters before a string that are looked at for a word that says what it is."""
 
-_DIGITS: Final = re.compile(r"\d(?:(?:/|[ ().\-\u00a0]{0,3})\d){6}")
 _EMAIL: Final = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_CARD: Final = re.compile(r"(?<!\d)(?<!\d[ -])[2-6](?:[ -]?\d){12,18}(?![ -]?\d)", re.ASCII)
+_CARD: Final = re.compile(r"[2-6](?<!\d.)(?<!\d[ -].)(?:[ -]?\d){12,18}(?![ -]?\d)", re.ASCII)
 _IBAN: Final = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}", re.ASCII | re.IGNORECASE)
-_IBAN_HINT: Final = re.compile(r"\d\d[ -]?[A-Za-z0-9]{4}")
-_PHONE: Final = re.compile(r"(?<![\w.])[+(]?\d(?:(?:/|[ ().\-\u00a0]{0,3})\d){6,16}(?![\dA-DF-WYZa-df-wyz_])")
-_SECRET: Final = re.compile(
-    "|".join(
-        (
-            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-]|-(?!----))*(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
-            r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic, Stripe
-            r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,})",
-            r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",  # AWS
-            r"\bAIza[\w-]{35}",  # Google
-            r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",  # Slack
-            r"\bdapi[0-9a-f]{32}",  # Databricks
-            r"\b(?:hf|npm)_[A-Za-z0-9]{30,}",
-            r"\bSG\.[\w-]{16,}\.[\w-]{16,}",  # SendGrid
-            r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?",  # JSON web tokens
-            r"(?<=AccountKey=)[A-Za-z0-9+/=]{40,}",  # Azure storage
-            r"(?i:(?<=bearer ))[\w.~+/=-]{16,}",
-            r"(?<=://)[^\s/:@\[\]]{1,64}:[^\s/@\[\]]{1,128}(?=@)",  # in a URL
-            r"(?i:(?<=password=)|(?<=password: )|(?<=passwd=)|(?<=secret=)|(?<=api_key=)|(?<=apikey=)"
-            r"|(?<=api-key: )|(?<=access_token=))[^\s\[\]&;,\"']{6,}",
-        )
-    )
+_IBAN_DIGITS: Final = re.compile(r"\d(?<=[A-Za-z]{2}.)(?<![A-Za-z0-9]..\d)\d(?:[ -]?[A-Za-z0-9]){11}", re.ASCII)
+_PHONE: Final = re.compile(
+    r"[+(\d](?<![\w.].)(?:(?<=\d)|\d)(?:(?:/|[ ().\-\u00a0]{0,3})\d){6,16}(?![\dA-DF-WYZa-df-wyz_])"
 )
-_SECRET_HINTS: Final = {
-    "": ("akia", "asia", "aiza", "dapi", "sg.", "eyj", "bearer ", "password: ", "://"),
-    "-": ("private key", "sk-", "pk-", "rk-", "glpat-", "xox", "api-key"),
-    "_": ("sk_", "pk_", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "npm_"),
-    "=": ("password=", "passwd=", "secret=", "api_key=", "apikey=", "accountkey=", "access_token="),
-}
-"""Every secret holds one of these, in lower case; a group is looked for only where its character occurs."""
+_DATE: Final = re.compile(r"(?:19|20)\d\d-[01]\d-[0-3]\d(?!\d)")
+_SHAPE: Final = bytes(48 if 48 <= n <= 57 else 97 if bytes([n]).isalpha() else 120 for n in range(256))
+_GAPS: Final = b" ().-/+\xc2\xa0"
+_OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
+_SHORTEST: Final = 7
+"""A string token of JSON that is shorter holds nothing: `"a@b.c"` has seven characters."""
 _MOST_CHECKED: Final = 5000
 """Candidates of a kind in one text that are checked one by one; what comes after goes unchecked, so that nobody can
 keep us busy for minutes."""
 
 Span = tuple[int, int]
-Rule = tuple[Redaction, Callable[[str], bool], re.Pattern[str], Callable[[str], Span | None]]
+Part = Callable[[re.Match[str], str], Span | None]
+"""Which part of a candidate has to go, given what stands before the text; None if nothing has."""
+
+
+class _Glance:
+    """A quick look at a text: enough to know that most texts hold nothing of a kind."""
+
+    __slots__ = ("_shape", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._shape: bytes | None = None
+
+    @property
+    def shape(self) -> bytes:
+        """The text with every digit as 0, every letter as a, and without the gaps that numbers are written with."""
+        if self._shape is None:
+            text = self.text if self.text.isascii() else _OTHER_DIGIT.sub("0", self.text)
+            self._shape = text.encode(errors="replace").translate(_SHAPE, _GAPS)
+        return self._shape
+
+    def may_be_email(self) -> bool:
+        return "@" in self.text
+
+    def may_be_number(self) -> bool:
+        """A phone or a card: seven digits in a row."""
+        return b"0000000" in self.shape
+
+    def may_be_iban(self) -> bool:
+        return b"aa00" in self.shape and _IBAN_DIGITS.search(self.text) is not None
+
+    def may_be_national_id(self) -> bool:
+        """Six digits in a row."""
+        return b"000000" in self.shape
+
+    def may_be_lettered_id(self) -> bool:
+        """A number that begins with letters."""
+        shape = self.shape
+        maybe = b"a000000" in shape or b"aaaaa0000a" in shape or b"a00a000a" in shape
+        return maybe and LETTERS_THEN_DIGITS.search(self.text) is not None
+
+    def may_be_secret(self) -> bool:
+        return may_hold_secret(self.text)
+
+
+Rule = tuple[Redaction, Callable[[_Glance], bool], re.Pattern[str], Part]
 """What is taken out, whether a text may hold it, candidates, and which part of a candidate it is."""
 
 
@@ -74,23 +104,33 @@ class Redactor:
         chosen = set(kinds)
         self._regions = tuple(regions)
         every: tuple[Rule, ...] = (
-            (Redaction.CREDENTIAL, _may_hold_secret, _SECRET, _whole),
-            (Redaction.EMAIL, lambda text: "@" in text, _EMAIL, _whole),
-            (Redaction.IBAN, lambda text: _IBAN_HINT.search(text) is not None, _IBAN, _iban),
-            (Redaction.CARD, _has_digits, _CARD, _card),
-            (Redaction.PHONE, _has_digits, _PHONE, self._phone),
+            (Redaction.CREDENTIAL, _Glance.may_be_secret, SECRET, _whole),
+            (Redaction.EMAIL, _Glance.may_be_email, _EMAIL, _whole),
+            (Redaction.IBAN, _Glance.may_be_iban, _IBAN, _iban),
+            (Redaction.CARD, _Glance.may_be_number, _CARD, _card),
+            (Redaction.NATIONAL_ID, _Glance.may_be_national_id, DIGIT_FIRST, national_id),
+            (Redaction.NATIONAL_ID, _Glance.may_be_lettered_id, LETTER_FIRST, national_id),
+            (Redaction.PHONE, _Glance.may_be_number, _PHONE, self._phone),
         )
         self._rules = [rule for rule in every if rule[0] in chosen]
+        self._looks = tuple(dict.fromkeys(may_hold for _, may_hold, _, _ in self._rules))
 
-    def text(self, text: str) -> tuple[str, tuple[str, ...]]:
-        """The text without what has to go, and codes of what went (`REDACTED_EMAIL`)."""
+    def text(self, text: str, before: str = "") -> tuple[str, tuple[str, ...]]:
+        """The text without what has to go, and codes of what went (`REDACTED_EMAIL`).
+
+        Args:
+            text: Any text.
+            before: What stands before it: a word there may say what a number is.
+        """
+        if not self._may_hold(text):
+            return text, ()
         codes: set[str] = set()
         for _ in range(_ROUNDS):  # what goes may uncover its neighbour
-            before = text
+            once = text
             for kind, may_hold, pattern, part in self._rules:
-                if may_hold(text):
-                    text = _without(text, kind, pattern, part, codes)
-            if text == before:
+                if may_hold(_Glance(text)):
+                    text = _without(text, before, kind, pattern, part, codes)
+            if text == once:
                 break
         return text, tuple(sorted(codes))
 
@@ -102,7 +142,7 @@ class Redactor:
         """Like `json`, with codes of what went. What isn't touched stays as it was, byte for byte."""
         try:
             text = body.decode()
-            if "\\" not in text and not self._may_hold(text):
+            if "\\" not in text and not self._holds(text):
                 return body, ()
             _VALID.decode(body)
             return self._strings(text)
@@ -111,26 +151,53 @@ class Redactor:
             return clean.encode(errors="surrogateescape"), codes
 
     def _may_hold(self, text: str) -> bool:
-        return any(may_hold(text) for _, may_hold, _, _ in self._rules)
+        glance = _Glance(text)
+        for look in self._looks:  # noqa: SIM110 (a generator costs more than the looks)
+            if look(glance):
+                return True
+        return False
+
+    def _holds(self, body: str) -> bool:
+        """Whether there is anything to take out of JSON in which nothing is escaped.
+
+        No pattern but a secret's reaches over a quote, so what is found here is what its strings hold, or a number.
+        """
+        glance = _Glance(body)
+        suspects = [rule for rule in self._rules if rule[1](glance)]
+        if not suspects:
+            return False
+        bare = _FIELD_NUMBER.sub('":', body)
+        for _, _, pattern, part in suspects:
+            for checked, match in enumerate(pattern.finditer(bare)):
+                if checked == _MOST_CHECKED or part(match, "") is not None:
+                    return True
+        return False
 
     def _strings(self, body: str) -> tuple[bytes, tuple[str, ...]]:
-        """Valid JSON with its strings redacted."""
+        """Valid JSON with its strings redacted; the name of a field says something of the string after it."""
         codes: set[str] = set()
 
         def redacted(match: re.Match[str]) -> str:
             token = match.group()
-            before = json.loads(token, strict=False) if "\\" in token else token[1:-1]
-            after, found = self.text(before)
+            if len(token) < _SHORTEST:
+                return token
+            text = json.loads(token, strict=False) if "\\" in token else token[1:-1]
+            if not self._may_hold(text):
+                return token
+            after, found = self.text(text, body[max(0, match.start() - _BEFORE) : match.start()])
             codes.update(found)
-            return token if after == before else json.dumps(after)
+            return token if after == text else json.dumps(after)
 
         clean = _TOKEN.sub(redacted, body)
         return clean.encode(), tuple(sorted(codes))
 
-    def _phone(self, candidate: str) -> Span | None:
+    def _phone(self, found: re.Match[str], _: str) -> Span | None:
         """A valid number: written in any way with its country's code, in the usual groups without."""
         import phonenumbers  # its tables are loaded when the first number turns up
 
+        candidate = found.group()
+        if _DATE.match(candidate):
+            return None
         skipped = 1 if candidate.startswith("00") else 0
         number = f"+{candidate[2:]}" if skipped else candidate
         strict, lenient = phonenumbers.Leniency.STRICT_GROUPING, phonenumbers.Leniency.VALID
@@ -144,46 +211,36 @@ class Redactor:
         return None
 
 
-def _has_digits(text: str) -> bool:
-    return _DIGITS.search(text) is not None
+def _whole(found: re.Match[str], _: str) -> Span:
+    return 0, len(found.group())
 
 
-def _may_hold_secret(text: str) -> bool:
-    lower = text.lower()
-    return any(mark in lower and any(hint in lower for hint in hints) for mark, hints in _SECRET_HINTS.items())
-
-
-def _whole(candidate: str) -> Span:
-    return 0, len(candidate)
-
-
-def _card(candidate: str) -> Span | None:
+def _card(found: re.Match[str], _: str) -> Span | None:
     """A payment card's number, by its check digit."""
     from stdnum import luhn
 
-    return _whole(candidate) if luhn.is_valid(re.sub("[ -]", "", candidate)) else None
+    return (0, len(found.group())) if luhn.is_valid(re.sub("[ -]", "", found.group())) else None
 
 
-def _iban(candidate: str) -> Span | None:
+def _iban(found: re.Match[str], _: str) -> Span | None:
     """An IBAN, by its check digits and its country's length; text may follow it."""
     from stdnum import iban
 
+    candidate = found.group()
     for end in range(len(candidate), 14, -1):
         if candidate[end - 1].isalnum() and iban.is_valid(candidate[:end], check_country=False):
             return 0, end
     return None
 
 
-def _without(
-    text: str, kind: Redaction, pattern: re.Pattern[str], part: Callable[[str], Span | None], codes: set[str]
-) -> str:
+def _without(text: str, before: str, kind: Redaction, pattern: re.Pattern[str], part: Part, codes: set[str]) -> str:
     """The text with a marker in the place of every confirmed match of a rule."""
 
     checks = itertools.count()
 
     def marked(match: re.Match[str]) -> str:
         found = match.group()
-        span = part(found) if next(checks) < _MOST_CHECKED else _whole(found)
+        span = part(match, before) if next(checks) < _MOST_CHECKED else (0, len(found))
         if span is None:
             return found
         codes.add(f"REDACTED_{kind.name}")
@@ -201,13 +258,14 @@ class Redactors(Mapping[str, Redactor]):
 
     def __init__(self, project: Callable[[], Project]) -> None:
         self._project = project
-        self._made: dict[tuple[Redaction, ...], Redactor] = {}
+        self._made: dict[tuple[tuple[Redaction, ...], tuple[Region, ...]], Redactor] = {}
 
     def __getitem__(self, endpoint: str) -> Redactor:
-        kinds = self._project().endpoints[endpoint].redact
-        if kinds not in self._made:
-            self._made[kinds] = Redactor(kinds)
-        return self._made[kinds]
+        asked = self._project().endpoints[endpoint]
+        wanted = asked.redact, asked.redact_regions
+        if wanted not in self._made:
+            self._made[wanted] = Redactor(*wanted)
+        return self._made[wanted]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._project().endpoints)

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from noria.settings.basics import Duration, Name, Strict
-from noria.settings.log import Log, Redaction, Telemetry
+from noria.settings.log import Log, Redaction, Region, Telemetry
 from noria.settings.loop import MonitorName, Monitors, RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.policy import Policy, PolicyRules
@@ -34,6 +34,7 @@ __all__ = [
     "Price",
     "Project",
     "Redaction",
+    "Region",
     "Registered",
     "RolloutPlan",
     "Routing",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from noria.settings.basics import Duration, Name, Strict
-from noria.settings.log import Log, Redaction, Telemetry
+from noria.settings.log import Log, Redaction, Region, Telemetry
 from noria.settings.loop import Monitors, RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.traffic import Limits, Routing, Server, Upstream
@@ -61,6 +61,9 @@ class Endpoint(Strict):
         None, description="Key in a request's metadata that names its group, for fairness and by-group quality."
     )
     redact: tuple[Redaction, ...] = Field(tuple(Redaction), description="What is taken out before anything is written.")
+    redact_regions: tuple[Region, ...] = Field(
+        ("US",), description="Countries whose phone numbers are known as they are written there; +49 … always is."
+    )
     retention: Duration | None = Field(None, description="How long records are kept; default is for ever.")
     timeout: Duration = Field(timedelta(seconds=60), description="Longest time a request may take in all.")
     routing: Routing = Field(default_factory=Routing)
