@@ -1,7 +1,6 @@
 """The model server's command line; `adapters/local.py` builds it."""
 
 import argparse
-import asyncio
 import logging
 import os
 import signal
@@ -36,11 +35,13 @@ def main() -> int:
 
 
 def _serve_mlflow(options: argparse.Namespace) -> None:
+    import uvloop
+
     from noria.modelserver.server import serve
 
     ready = partial(_watch, options)
     batches = (options.max_batch, options.max_queue)
-    asyncio.run(serve(options.path, options.listen, *batches, trust=options.trust, ready=ready))
+    uvloop.run(serve(options.path, options.listen, *batches, trust=options.trust, ready=ready))
 
 
 def _serve_gguf(options: argparse.Namespace) -> None:

@@ -68,9 +68,22 @@ def bind(listen: str) -> socket.socket:
         if wire == "unix":
             return _bind_unix(Path(address))
         host, _, port = address.rpartition(":")
-        return socket.create_server((host, int(port)), backlog=1024)
+        return _bind_tcp(host, int(port))
     except OSError as error:
         raise PortInUse(f"{listen} can't be listened on: {error.strerror}.", "Choose another address.") from error
+
+
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    # said to be TCP, or asyncio leaves out TCP_NODELAY and each answer waits 40 ms for the caller's acknowledgement
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _bind_unix(path: Path) -> socket.socket:

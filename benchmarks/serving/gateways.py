@@ -1,0 +1,127 @@
+"""The gateway with two durable rows a request, beside the upstream itself, the bare proxy, and other gateways."""
+
+import operator
+import sqlite3
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.serving import peers, project
+from benchmarks.serving.load import Load, Target
+from benchmarks.serving.processes import Server
+from benchmarks.serving.rounds import Plan, Table, alternate
+
+CHAT = "/v1/chat/completions"
+QUESTION = (
+    "My order arrived with a broken lid and the shop has not answered for three days. What can I do about it now?"
+)
+BODY = msgspec.json.encode(
+    {
+        "model": project.ENDPOINT,
+        "messages": [{"role": "system", "content": "You are brief."}, {"role": "user", "content": QUESTION}],
+        "temperature": 0,
+    }
+).decode()
+OURS = ("direct", "bare", "durable")
+
+
+@contextmanager
+def running(work: Path, *names: str) -> Iterator[tuple[dict[str, Server], dict[str, Target]]]:
+    """The mock upstream (`direct`), and Noria before it as asked for: `bare`, `durable`."""
+    servers, targets = {}, {}
+    with ExitStack() as stack:
+        mock = stack.enter_context(
+            Server("direct", [sys.executable, "-m", "benchmarks.serving.mock", "--port", "{port}"], work)
+        )
+        servers["direct"], targets["direct"] = mock, Target(mock.port, CHAT, BODY)
+        mock.wait(targets["direct"])
+        for name in names:
+            module = "benchmarks.serving.bare" if name == "bare" else "noria.api"
+            root = work / f"{name}-project"
+            if not root.exists():
+                project.make(root, f"http://127.0.0.1:{mock.port}")
+            command = [sys.executable, "-m", module, "--project", str(root), "--port", "{port}"]
+            server = stack.enter_context(Server(name, command, work))
+            servers[name], targets[name] = server, Target(server.port, CHAT, BODY)
+            server.wait(targets[name])
+        yield servers, targets
+
+
+def full_commit_ms(folder: Path, times: int = 200) -> float:
+    """Median time of a commit of one small row with synchronous=FULL on this disk, in milliseconds."""
+    connection = sqlite3.connect(folder / "commit.db", isolation_level=None)
+    for statement in (
+        "PRAGMA journal_mode=WAL",
+        "PRAGMA synchronous=FULL",
+        "CREATE TABLE t (n INTEGER PRIMARY KEY, b)",
+    ):
+        connection.execute(statement)
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        connection.execute("INSERT INTO t (b) VALUES (?)", (b"x" * 600,))
+        taken.append(time.perf_counter() - begun)
+    connection.close()
+    return statistics.median(taken) * 1e3
+
+
+def measure(load: Load, work: Path, plan: Plan, *, with_peers: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures, and the reasons for those that are missing."""
+    reasons: dict[str, str] = {}
+    with ExitStack() as stack:
+        servers, targets = stack.enter_context(running(work, "bare", "durable"))
+        for make in (peers.litellm, peers.mlflow_gateway) if with_peers else ():
+            peer = make(servers["direct"].port, BODY)
+            try:
+                server, target = peer.start(work)
+                stack.enter_context(server)
+                server.wait(target)
+                targets[peer.name] = target
+            except RuntimeError as error:
+                reasons[peer.name] = str(error)
+        every = (*OURS, "litellm", "mlflow_gateway")
+        table = alternate(load, targets, {1: every, 16: every}, plan)
+        alternate(load, targets, {64: (*OURS, "mlflow_gateway")}, plan, table)
+        figures = _figures(table, full_commit_ms(work))
+        figures |= _cpu(load, servers, targets, plan)
+        figures["api_rss_mb"] = servers["durable"].rss_mb()
+    return figures, reasons | table.failed
+
+
+def _figures(table: Table, commit_ms: float) -> dict[str, Any]:
+    p50 = operator.attrgetter("p50_ms")
+    durable_added = table.difference_ms("durable", "bare", 1, p50)
+    return {
+        "added_p50_ms_c1": table.difference_ms("bare", "direct", 1, p50),
+        "throughput_vs_direct_c64": table.ratio("bare", "direct", 64),
+        "durable_added_p50_ms_c1": durable_added,
+        "full_commit_ms": commit_ms,
+        "durable_commits_c1": None if durable_added is None else durable_added / commit_ms,
+        "durable_vs_proxy_c16": table.ratio("durable", "bare", 16),
+        "durable_vs_proxy_c64": table.ratio("durable", "bare", 64),
+        "durable_p99_ms_c64": table.median("durable", 64, operator.attrgetter("p99_ms")),
+        "vs_litellm_c1": table.ratio("durable", "litellm", 1),
+        "vs_litellm_c16": table.ratio("durable", "litellm", 16),
+        "vs_mlflow_gateway_c1": table.ratio("durable", "mlflow_gateway", 1),
+        "vs_mlflow_gateway_c16": table.ratio("durable", "mlflow_gateway", 16),
+        "vs_mlflow_gateway_c64": table.ratio("durable", "mlflow_gateway", 64),
+        "requests_per_s": {f"{name}_c{c}": table.per_s(name, c) for name, c in table.results},
+        "p50_ms": {f"{name}_c{c}": table.median(name, c, p50) for name, c in table.results},
+    }
+
+
+def _cpu(load: Load, servers: dict[str, Server], targets: dict[str, Target], plan: Plan) -> dict[str, Any]:
+    """CPU time of a request in our own processes at 16 under way, which other people's work on the machine hardly
+    touches."""
+    spent = {}
+    for name in OURS:
+        before = servers[name].cpu_s()
+        result = load.run(targets[name], 16, plan.seconds * 2, warm_s=0)
+        spent[name] = (servers[name].cpu_s() - before) / result.requests * 1e6
+    return {"cpu_us_per_request": spent}

@@ -1,0 +1,84 @@
+"""The model server that every gateway is put before: it answers at once, and streams at the pace that the caller names.
+
+`python -m benchmarks.serving.mock --port N`. A request's `user` may say `chunks/seconds-between-two`, as in `80/0.025`.
+"""
+
+import argparse
+import asyncio
+from typing import Any
+
+import msgspec
+import uvicorn
+
+HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "bench"}
+WORDS = "The wheel turns as long as the river runs, and the river asks for nothing in return."
+WHOLE = msgspec.json.encode(
+    HEAD
+    | {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": WORDS}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 40, "completion_tokens": 20, "total_tokens": 60},
+    }
+)
+
+
+def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    chunk = HEAD | {"object": "chat.completion.chunk", "choices": [choice]}
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+FIRST, WORD, LAST = _event({"role": "assistant", "content": ""}), _event({"content": " river"}), _event({}, "stop")
+_PLAIN = [(b"content-type", b"application/json"), (b"content-length", str(len(WHOLE)).encode())]
+_EVENTS = [(b"content-type", b"text/event-stream")]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """A bare ASGI application."""
+    if scope["type"] != "http":
+        return
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    if b'"stream":true' in body or b'"stream": true' in body:
+        await _stream(msgspec.json.decode(body), send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": _PLAIN})
+    await send({"type": "http.response.body", "body": WHOLE})
+
+
+async def _stream(asked: dict[str, Any], send: Any) -> None:
+    """Chunks on the beat, whatever happened to the ones before."""
+    count, _, pause = str(asked.get("user", "20/0")).partition("/")
+    await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+    loop = asyncio.get_running_loop()
+    begun, pause_s = loop.time(), float(pause or 0)
+    for number in range(int(count)):
+        if (wait := begun + number * pause_s - loop.time()) > 0:
+            await asyncio.sleep(wait)
+        await send({"type": "http.response.body", "body": WORD if number else FIRST, "more_body": True})
+    await send({"type": "http.response.body", "body": LAST + b"data: [DONE]\n\n"})
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=parser.parse_args().port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        backlog=2048,
+    )
+
+
+if __name__ == "__main__":
+    main()
