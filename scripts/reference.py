@@ -104,6 +104,15 @@ def _settings() -> Iterator[str]:
         ("`NORIA_WORKFLOWS_URL`", "SQLAlchemy URL of the durable workflows; default is SQLite in `.noria/`."),
         ("`MLFLOW_TRACKING_URI`", "MLflow's tracking and registry URI, where `noria.yaml` names none."),
         ("`NORIA_WEBHOOK_SECRET`", "Key with which webhook alerts are signed (HMAC-SHA256)."),
+        ("`OTEL_EXPORTER_OTLP_ENDPOINT`", "OTLP/HTTP collector, where `noria.yaml` names none."),
+        (
+            "`OTEL_EXPORTER_OTLP_HEADERS`",
+            "Headers for the collector, such as its key; see [how](../how-to/trace-and-measure.md).",
+        ),
+        (
+            "`APPLICATIONINSIGHTS_CONNECTION_STRING`",
+            "Azure Monitor gets the same traces and metrics; needs `noria[azure]`.",
+        ),
         ("`NORIA_DEBUG`", "Anything: commands show the traceback of a failure, too."),
     ]
     yield "\n".join(_table(("variable", "meaning"), rows)) + "\n"

@@ -11,7 +11,9 @@ import pytest
 def pytest_configure() -> None:
     """Nothing of the caller's environment decides a test; what tests start inherits the same."""
     for name in list(os.environ):
-        if name.startswith(("NORIA_", "MLFLOW_", "OPENAI_")) and not name.startswith("NORIA_TEST_"):
+        if name.startswith(("NORIA_", "MLFLOW_", "OPENAI_", "OTEL_", "APPLICATIONINSIGHTS_")) and not name.startswith(
+            "NORIA_TEST_"
+        ):
             del os.environ[name]
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["TZ"] = "UTC"

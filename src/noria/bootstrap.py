@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from noria.adapters.delta import DeltaStore
     from noria.adapters.local import LocalHost
     from noria.adapters.spool_reader import SpoolFolder
+    from noria.adapters.telemetry import Telemetry
     from noria.adapters.upstreams import ProjectUpstream
     from noria.governance.cards import Cards
     from noria.loop import Rooms
@@ -195,6 +196,8 @@ class Loop:
     fleet: "Fleet"
     first: "FirstVersions"
     workflows: "Workflows"
+    telemetry: "Telemetry | None" = None
+    """Who else is told of requests; None if nobody asked."""
 
 
 @contextmanager
@@ -204,6 +207,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.adapters.delta import DeltaStore
     from noria.adapters.mlflow import MlflowRegistry
     from noria.adapters.spool_reader import SpoolFolder
+    from noria.adapters.telemetry import telemetry
     from noria.adapters.workflows import DbosWorkflows
     from noria.loop import handlers
     from noria.monitoring.windows import Windows
@@ -219,6 +223,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     servers, spools, compute = host(settings, models), SpoolFolder(settings.spool_dir), LocalCompute()
     rooms = _rooms(settings, store, times, tables, models, servers, compute)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
+    told = telemetry(settings)
     try:
         yield Loop(
             settings=settings,
@@ -229,17 +234,20 @@ def loop(settings: Settings) -> Iterator[Loop]:
             registry=models,
             host=servers,
             spools=spools,
-            shipper=Shipper(spools.readers, tables, times),
+            shipper=Shipper(spools.readers, tables, times, told=told.shipped if told else None),
             windows=Windows(store, tables),
             rooms=rooms,
             fleet=Fleet(store, models, servers, times),
             first=FirstVersions(store, models, times, resolver(settings), rooms.cards.write),
             workflows=workflows,
+            telemetry=told,
         )
     finally:
         workflows.close()  # first: a job that dies with its engine would be put down as a failed step
         compute.close()
         spools.close()
+        if told is not None:
+            told.close()
 
 
 def resolver(settings: Settings) -> Callable[[str], Path]:

@@ -21,7 +21,7 @@ from noria.adapters.processes import when_parent_is_gone
 from noria.adapters.spool_file import discover
 from noria.adapters.spool_recovery import close_orphans
 from noria.bootstrap import Loop
-from noria.domain.errors import AlreadyRunning, NoriaError, StorageCorrupted
+from noria.domain.errors import AlreadyRunning, NoriaError, NotDelivered, StorageCorrupted
 from noria.domain.status import AppliedProject, Heartbeat, SpoolStatus
 from noria.tables import SCHEMAS
 
@@ -66,6 +66,7 @@ class Worker:
             ("see whether the project changed", 1.0, self._see_project),
             ("end what dead processes left open", 5.0, self._close_orphans),
             ("keep tables small", 300.0, self._maintain_tables),
+            ("export traces and metrics", 1.0, self._look_at_telemetry),
         )
         self.fleet_lane: tuple[Duty, ...] = (
             ("keep model servers up", 0.5, loop.fleet.reconcile),
@@ -162,6 +163,10 @@ class Worker:
         for table in SCHEMAS:
             self.loop.records.optimize(table)
 
+    def _look_at_telemetry(self) -> None:
+        if self.loop.telemetry is not None and (problems := self.loop.telemetry.problems):
+            raise NotDelivered("; ".join(problems), "The log is complete without them; see telemetry in noria.yaml.")
+
     def _heartbeat(self) -> None:
         with self.loop.state.note() as note:
             note.put(
@@ -170,6 +175,7 @@ class Worker:
                     pid=os.getpid(),
                     spools=self.spools,
                     hosts=self.loop.host.running(),
+                    telemetry=self.loop.telemetry.status() if self.loop.telemetry else {},
                     problems=tuple(f"{name}: {problem}" for name, problem in list(self.problems.items())),
                 )
             )

@@ -451,3 +451,36 @@ def test_a_table_that_fails_holds_the_watermark(shipper, spool, store, clock):
     store.fail.add("feedback")
     shipper.turn()
     assert shipper.watermark() == before
+
+
+# --- who is told ---
+
+
+def test_whoever_asked_hears_of_requests_once_they_are_in_the_table_and_only_once(spool, store, clock):
+    heard = []
+
+    def told(answered):
+        assert [number for number, _, _ in answered] == numbers(store)[-len(answered) :] or not answered
+        heard.extend(begun.request_id for _, begun, _ in answered)
+
+    spool.add(intent(1), intent(2), outcome(2), intent(3), outcome(1))
+    Shipper(lambda: [spool], store, clock, GRACE, told).turn()
+    Shipper(lambda: [spool], store, clock, GRACE, told).turn()
+    spool.add(outcome(3), feedback(1))
+    Shipper(lambda: [spool], store, clock, GRACE, told).turn()
+    assert heard == [intent(2).request_id, intent(1).request_id, intent(3).request_id]
+
+
+def test_nobody_hears_of_requests_that_could_not_be_written(spool, store, clock, monkeypatch):
+    heard = []
+
+    def full(*_):
+        raise StorageCorrupted("The disk is full.")
+
+    spool.add(intent(1), outcome(1))
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "append", full)
+        Shipper(lambda: [spool], store, clock, GRACE, heard.extend).turn()
+    assert heard == []
+    Shipper(lambda: [spool], store, clock, GRACE, heard.extend).turn()
+    assert [number for number, _, _ in heard] == [2]

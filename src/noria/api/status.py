@@ -45,7 +45,7 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
         - `alerts`: those that fire. `runs`, `rollouts`, `verdicts`: the newest, newest first; a run has `seconds`,
           a rollout `finished`, a verdict `passed` and `reasons` beside its own fields.
         - `worker`: `alive`, `at`, `age_seconds`, `pid`, `spools` (each with `unshipped`), `unshipped`, `open_intents`,
-          `hosts`, `problems`; not alive and empty if it was never seen.
+          `hosts`, `telemetry`, `problems`; not alive and empty if it was never seen.
         - `audit`: `events` (how many), `newest` (newest first).
     """
     now = clock.now()
@@ -169,7 +169,7 @@ def _worker(beat: Heartbeat | None, now: datetime) -> dict[str, Any]:
     """The worker's last sign of life."""
     if beat is None:
         return {"id": "worker", "alive": False, "at": None, "age_seconds": None, "pid": None, "spools": {},
-                "unshipped": 0, "open_intents": 0, "hosts": {}, "problems": []}  # fmt: skip
+                "unshipped": 0, "open_intents": 0, "hosts": {}, "telemetry": {}, "problems": []}  # fmt: skip
     shown: dict[str, Any] = plain(beat)
     age = (now - beat.at).total_seconds()
     for name, spool in beat.spools.items():

@@ -23,6 +23,16 @@ class SpoolStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutletStatus:
+    """What became of the records that were to be exported one way, since the worker began."""
+
+    sent: int = 0
+    dropped: int = 0
+    """Records that were not exported: the receiver was gone, or there were more than it takes."""
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """The worker's sign of life; one per project."""
 
@@ -32,6 +42,8 @@ class Heartbeat:
     spools: Mapping[str, SpoolStatus] = field(default_factory=dict)
     hosts: Mapping[str, str] = field(default_factory=dict)
     """`model/version` → URL of every model server that answers."""
+    telemetry: Mapping[str, OutletStatus] = field(default_factory=dict)
+    """Way out for traces and metrics → what became of them."""
     problems: tuple[str, ...] = ()
     """What the worker could not do at its last turn, in words."""
 

@@ -64,6 +64,7 @@ class Shipper:
         store: Where their entries go.
         clock: For the watermark and the time at which a dead letter was found.
         grace: Longest time between a request's arrival and its intent on disk.
+        told: Hears of requests once they are in the tables; at most once of each, and it must not wait or raise.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class Shipper:
         store: RecordStore,
         clock: Clock,
         grace: timedelta = timedelta(seconds=1),
+        told: Callable[[Sequence[Answered]], None] | None = None,
     ) -> None:
         self._readers = readers
         self._store = store
         self._clock = clock
+        self._told = told
         self._grace_us = int(grace.total_seconds() * 1e6)
         self._progress: dict[str, _Progress] = {}
         self._turned = False
@@ -168,7 +171,8 @@ class Shipper:
 
     def _write(self, spool: str, batch: _Batch, last: int, progress: _Progress) -> None:
         """Write a batch into the tables, in their order."""
-        answered, strange_answers = rows.inference(spool, self._not_again(batch.answered))
+        ended = self._not_again(batch.answered)
+        answered, strange_answers = rows.inference(spool, ended)
         feedback, strange_feedback = rows.feedback(spool, batch.feedback)
         dead = [
             *batch.dead,
@@ -179,6 +183,8 @@ class Shipper:
             if arrow.num_rows:
                 self._store.append(table, arrow, _app(spool, table), last)
                 progress.written[table] = last
+        if self._told is not None:
+            self._told(ended)
 
     def _not_again(self, answered: list[Answered]) -> list[Answered]:
         """Without requests that look interrupted because their outcome was lost on disk after it had been shipped."""

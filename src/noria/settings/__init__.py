@@ -113,6 +113,32 @@ class Settings(BaseModel):
         return os.environ.get("NORIA_WEBHOOK_SECRET", "")
 
     @property
+    def otlp_traces_url(self) -> str:
+        """Where OTLP traces are posted to; empty for nowhere."""
+        return self._otlp_url("traces")
+
+    @property
+    def otlp_metrics_url(self) -> str:
+        """Where OTLP metrics are posted to; empty for nowhere."""
+        return self._otlp_url("metrics")
+
+    def _otlp_url(self, signal: str) -> str:
+        """The project's collector, else the one that OpenTelemetry's variables name."""
+        base = self.project.telemetry.otlp
+        if not base:
+            if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+                return ""
+            if url := os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", ""):
+                return url
+            base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+        return f"{base.rstrip('/')}/v1/{signal}" if base else ""
+
+    @property
+    def azure_monitor(self) -> str:
+        """Connection string of Azure Monitor; empty if nothing goes there."""
+        return os.environ.get("APPLICATIONINSIGHTS_CONNECTION_STRING", "")
+
+    @property
     def artifacts_dir(self) -> Path:
         return self.home / "mlartifacts"
 

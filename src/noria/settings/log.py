@@ -56,6 +56,13 @@ class Log(Strict):
 class Telemetry(Strict):
     """Traces and metrics for others, made by the worker from the log."""
 
-    otlp: str = Field("", description="OTLP/HTTP collector, for example http://127.0.0.1:4318; empty for none.")
-    sample: float = Field(1.0, ge=0, le=1, description="Share of the traces that are exported.")
+    otlp: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="OTLP/HTTP collector, for example http://127.0.0.1:4318; default is OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    sample: float = Field(
+        1.0, ge=0, le=1, description="Share of the traces begun here that are exported; faults always are."
+    )
+    payloads: bool = Field(False, description="Send along what was asked and answered, redacted as in the log.")
     mlflow_sample: float = Field(0.0, ge=0, le=1, description="Share of the traces that MLflow gets, too.")
