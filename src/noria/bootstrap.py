@@ -165,7 +165,8 @@ def api(settings: Settings, slot: str) -> Api:
     project = in_service(settings, store).project
     router = Router(store, project, lambda text: parse_project(text, settings.root).project, times)
     spool = SqliteSpool(settings.spool_dir, slot)
-    recorder = Recorder(spool, Redactors(lambda: router.project), times)
+    redactors = Redactors(lambda: router.project)
+    recorder = Recorder(spool, redactors, times, lambda: router.project.log.max_payload_bytes)
 
     def read_drift(endpoint: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = records(settings).scan("drift_metrics", endpoint=endpoint).to_pylist()

@@ -1,5 +1,7 @@
 """The recorder: redacted before anything is written, on disk before anybody goes on."""
 
+import hashlib
+import json
 import uuid
 
 import pytest
@@ -109,3 +111,51 @@ def test_request_ids_are_version_7_uuids_that_sort_by_time():
 
 def test_request_ids_of_one_moment_differ():
     assert len({new_request_id(StoppedClock()) for _ in range(1000)}) == 1000
+
+
+# --- long bodies ---
+
+MIB = 1 << 20
+
+
+def limited(spool: MemorySpool, longest: int) -> Recorder:
+    return Recorder(spool, {"triage": Redactor(Redaction)}, StoppedClock(), lambda: longest)
+
+
+async def test_what_databricks_would_not_have_kept_is_kept_whole_and_says_so(spool):
+    long = b'{"input":"' + b"x" * MIB + b'"}'
+    await limited(spool, 2 * MIB).intent(intent(1, request=long))
+    await limited(spool, 2 * MIB).outcome(outcome(1, response=long))
+    begun, ended = written(spool)
+    assert (begun.request, begun.errors) == (long, ("MAX_REQUEST_SIZE_EXCEEDED",))
+    assert (ended.response, ended.errors) == (long, ("MAX_RESPONSE_SIZE_EXCEEDED",))
+
+
+@pytest.mark.parametrize("piece", ["x", '\\"', "ü", "\U0001f600", "\\u0000"])
+async def test_of_a_body_beyond_the_limit_the_beginning_is_kept_with_its_size_and_checksum(spool, piece):
+    body = ('{"input":"' + piece * (20_000 // len(piece.encode())) + '"}').encode()
+    await limited(spool, 5000).intent(intent(1, request=body))
+    await limited(spool, 5000).outcome(outcome(1, response=body))
+    begun, ended = written(spool)
+    assert begun.request == ended.response
+    told = json.loads(begun.request)["noria_truncated"]
+    assert (told["bytes"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+    assert body.decode().startswith(told["first"])
+    assert 4000 < len(begun.request) <= 5000
+    assert begun.errors == ("MAX_REQUEST_SIZE_EXCEEDED", "REQUEST_TRUNCATED")
+    assert ended.errors == ("MAX_RESPONSE_SIZE_EXCEEDED", "RESPONSE_TRUNCATED")
+
+
+async def test_a_long_body_is_redacted_before_it_is_cut(spool):
+    body = b'{"input":"' + b"x" * 4800 + b" jo@example.com" * 40 + b'"}'
+    await limited(spool, 5000).intent(intent(1, request=body))
+    (begun,) = written(spool)
+    first = json.loads(begun.request)["noria_truncated"]["first"]
+    assert "jo@" not in first
+    assert first.endswith(("x", "[email]", " "))
+    assert begun.errors == ("REDACTED_EMAIL", "MAX_REQUEST_SIZE_EXCEEDED", "REQUEST_TRUNCATED")
+
+
+async def test_no_body_is_so_strange_that_its_beginning_cannot_be_kept(spool):
+    await limited(spool, 1024).intent(intent(1, request=b"\xff" * 5000))
+    assert json.loads(written(spool)[0].request)["noria_truncated"]["bytes"] == 5000

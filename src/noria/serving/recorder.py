@@ -5,17 +5,20 @@ When the log can't be written, whoever asks gets LogUnavailable and gives no ans
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from noria.domain.inference import Feedback, Intent, Outcome
 from noria.ports import Clock, RecordSpool
+from noria.serving.payload import DATABRICKS_BYTES, Side, kept
 from noria.serving.redaction import Redactor
 from noria.settings import Redaction
 
 _THREAD_BYTES: Final = 64 << 10
 """Longer bodies are redacted in a thread of their own, so that no other request waits for them."""
+LONGEST_BYTES: Final = 10_000_000
+"""Longest body that is kept whole, if nothing else is said."""
 
 
 def new_request_id(clock: Clock) -> str:
@@ -33,12 +36,20 @@ class Recorder:
         spool: Where entries go.
         redactors: Endpoint → what is taken out of its bodies; an endpoint that isn't in it gets the strictest.
         clock: For the times and ids of feedback.
+        longest: Bytes of a body that are kept whole, as the project in service says at this moment.
     """
 
-    def __init__(self, spool: RecordSpool, redactors: Mapping[str, Redactor], clock: Clock) -> None:
+    def __init__(
+        self,
+        spool: RecordSpool,
+        redactors: Mapping[str, Redactor],
+        clock: Clock,
+        longest: Callable[[], int] = lambda: LONGEST_BYTES,
+    ) -> None:
         self._spool = spool
         self._redactors = redactors
         self._clock = clock
+        self._longest = longest
         self._strictest = Redactor(Redaction)
         self._under_way: dict[str, Redactor] = {}
 
@@ -49,7 +60,7 @@ class Recorder:
             LogUnavailable: It could not be written; the request must not be sent to a model.
         """
         redactor = self._redactors.get(intent.endpoint, self._strictest)
-        request, codes = await _redacted(redactor, intent.request)
+        request, codes = await self._kept(redactor, intent.request, Side.REQUEST)
         clean = replace(
             intent,
             request=request,
@@ -67,8 +78,13 @@ class Recorder:
             LogUnavailable: It could not be written; the caller must not get the last byte.
         """
         redactor = self._under_way.pop(outcome.request_id, self._strictest)
-        response, codes = await _redacted(redactor, outcome.response)
+        response, codes = await self._kept(redactor, outcome.response, Side.RESPONSE)
         await self._spool.append(replace(outcome, response=response, errors=_with(outcome.errors, codes)))
+
+    async def _kept(self, redactor: Redactor, body: bytes, side: Side) -> tuple[bytes, tuple[str, ...]]:
+        if len(body) > _THREAD_BYTES:
+            return await asyncio.to_thread(_clear, redactor, body, self._longest(), side)
+        return _clear(redactor, body, self._longest(), side)
 
     async def feedback(
         self,
@@ -113,10 +129,13 @@ class Recorder:
         return feedback
 
 
-async def _redacted(redactor: Redactor, body: bytes) -> tuple[bytes, tuple[str, ...]]:
-    if len(body) > _THREAD_BYTES:
-        return await asyncio.to_thread(redactor.body, body)
-    return redactor.body(body)
+def _clear(redactor: Redactor, body: bytes, longest: int, side: Side) -> tuple[bytes, tuple[str, ...]]:
+    """A body as the log keeps it: redacted as a whole first, so that nothing is cut in two, then within its limit."""
+    clean, codes = redactor.body(body)
+    if len(clean) <= min(longest, DATABRICKS_BYTES):
+        return clean, codes
+    rest, more = kept(clean, longest, side)
+    return rest, (*codes, *more)
 
 
 def _clean(redactor: Redactor, text: str) -> str:

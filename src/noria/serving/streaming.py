@@ -15,6 +15,8 @@ from noria.serving.wires import Call
 
 GIVEN = 200
 """A stream's status is given before anything can go wrong with it."""
+LONGEST_STREAM = 256 * 1024 * 1024
+"""Bytes after which a stream is given up: what it adds up to is held in memory until it is on record."""
 
 
 async def relay(
@@ -65,8 +67,11 @@ async def _events(
     call: Call, upstream: UpstreamReply, assembly: Assembly, passage: Passage
 ) -> AsyncGenerator[bytes, None]:
     """The events before `[DONE]` as they come, without the usage that the caller didn't ask for."""
-    splitter = Splitter()
+    splitter, size = Splitter(), 0
     async for data in upstream.chunks:
+        size += len(data)
+        if size > LONGEST_STREAM:
+            raise garbage(f"a stream longer than {LONGEST_STREAM} bytes")
         passed = b""
         for event in splitter.feed(data):
             payload = streams.payload(event)

@@ -49,7 +49,9 @@ class Log(Strict):
     """The log of requests and answers."""
 
     max_payload_bytes: int = Field(
-        10_000_000, ge=1024, description="Longest request or answer that is kept whole; a code says if one was longer."
+        10_000_000,
+        ge=1024,
+        description="Longest body that is kept whole; of a longer one the beginning is kept, and a code says so.",
     )
 
 
