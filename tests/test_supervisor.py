@@ -162,6 +162,28 @@ def test_a_killed_api_is_replaced_and_callers_meanwhile_wait_instead_of_being_re
     assert after.children["worker"] == found.children["worker"]
 
 
+def test_several_api_processes_share_the_socket_and_are_replaced_and_stopped_one_and_all(
+    tmp_path: Path, stand_ins: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_project(PROJECT + "server: {processes: 3}\n", tmp_path)
+    (settings.run_dir / "counts").mkdir(parents=True)
+    run = Running(settings, monkeypatch)
+    try:
+        until(lambda: announced(run))
+        assert not (settings.run_dir / "counts").exists()
+        found = running(settings.run_dir)
+        assert found is not None
+        assert set(found.children) == {"api-0", "api-1", "api-2", "worker"}
+        assert all(child.command[-1] == "--pool" for child in run.supervisor.children[:3])
+        os.kill(found.children["api-1"], signal.SIGKILL)
+        until(lambda: running(settings.run_dir).restarts["api-1"] == 1)
+        assert running(settings.run_dir).children["api-0"] == found.children["api-0"]
+        assert get(run.supervisor.url) == 200
+    finally:
+        run.stop()
+    assert not any("did not stop by itself" in line for line in run.said)
+
+
 def test_stopping_lets_the_worker_finish_and_leaves_nothing_behind(up: Running, settings: Settings) -> None:
     until(lambda: announced(up))
     up.stop()

@@ -22,7 +22,7 @@ from noria.domain.inference import Intent, Outcome
 BODY = {"input": "hello"}
 
 
-def command(project, listener, slot="api-0") -> list[str]:
+def command(project, listener, slot="api-0", *more) -> list[str]:
     return [
         sys.executable,
         "-m",
@@ -33,12 +33,13 @@ def command(project, listener, slot="api-0") -> list[str]:
         str(listener.fileno()),
         "--slot",
         slot,
+        *more,
     ]
 
 
 @asynccontextmanager
-async def serving(project, listener):
-    process = await asyncio.create_subprocess_exec(*command(project, listener), pass_fds=(listener.fileno(),))
+async def serving(project, listener, *slot):
+    process = await asyncio.create_subprocess_exec(*command(project, listener, *slot), pass_fds=(listener.fileno(),))
     try:
         yield process
     finally:
@@ -121,6 +122,66 @@ async def test_a_process_that_is_told_to_stop_finishes_its_answers_and_its_succe
     outcomes = [e.request_id for e in entries if isinstance(e, Outcome)]
     assert len(outcomes) == len(intents) >= 3
     assert set(outcomes) == intents
+
+
+@pytest.mark.slow
+async def test_processes_share_the_port_and_the_count_and_a_killed_one_takes_nothing_with_it(
+    project, put, listener, tmp_path
+):
+    slots = ("api-0", "--pool"), ("api-1", "--pool")
+    spools = bootstrap.settings(project).spool_dir
+
+    def written(slot) -> list:
+        reader = SpoolReader(spools / f"{slot}.db")
+        try:
+            return [entry for _, entry in reader.read(0, 10_000)]
+        finally:
+            reader.close()
+
+    async def counted() -> float:
+        async with aiohttp.ClientSession() as fresh, fresh.get(f"{site}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("noria_requests_total{"))
+
+    async def count_is(expected: int) -> None:
+        async with asyncio.timeout(30):
+            while await counted() != expected:
+                pass
+
+    async def burst() -> list[int]:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as http:
+            return [status for status, _ in await asyncio.gather(*(ask(http, listener) for _ in range(40)))]
+
+    site = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with listening(lambda _: Script(pieces=(b'{"predictions": ["x"]}',)), tmp_path) as url:
+        put(url)
+        async with serving(project, listener, *slots[0]) as first, serving(project, listener, *slots[1]) as second:
+            asked = 0
+            async with asyncio.timeout(60):
+                while not all((spools / f"{slot}.db").exists() and written(slot) for slot, _ in slots):
+                    assert set(await burst()) == {200}
+                    asked += 40
+            await count_is(asked)
+            second.kill()
+            await second.wait()
+            assert set(await burst()) == {200}
+            asked += 40
+            await count_is(asked)
+            async with serving(project, listener, *slots[1]) as successor:
+                assert await counted() == asked
+                before = len(written("api-1"))
+                async with asyncio.timeout(60):
+                    while len(written("api-1")) == before:
+                        assert set(await burst()) == {200}
+                        asked += 40
+                for process in (first, successor):
+                    process.send_signal(signal.SIGTERM)
+                assert [await asyncio.wait_for(p.wait(), 30) for p in (first, successor)] == [0, 0]
+    entries = [entry for slot, _ in slots for entry in written(slot)]
+    intents = [e.request_id for e in entries if isinstance(e, Intent)]
+    outcomes = [e.request_id for e in entries if isinstance(e, Outcome)]
+    assert len(intents) == len(set(intents)) == len(outcomes) == asked
+    assert set(intents) == set(outcomes)
 
 
 SUPERVISOR = """

@@ -99,6 +99,18 @@ def test_apply_shows_what_changes_asks_and_leaves_an_audit_event(shop: Shop) -> 
     assert applied.text == file.read_text()
 
 
+def test_apply_says_which_changes_a_running_project_takes_over_only_when_it_is_started_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run("apply", "--yes")
+    file = shop.root / "noria.yaml"
+    file.write_text(file.read_text() + "server: {processes: 2, max_streams: 7}\n")
+    monkeypatch.setattr("noria.cli.loop._is_up", lambda _: True)
+    said = shop.run("apply", "--yes").stdout
+    assert "server.processes: what runs keeps the old value" in said
+    assert "max_streams: what runs" not in said
+
+
 def test_apply_refuses_a_file_that_names_what_is_not_there(shop: Shop) -> None:
     (shop.root / "policies" / "triage.yaml").unlink()
     assert "there is no file policies/triage.yaml" in shop.refuses(InvalidProject, "apply", "--yes")

@@ -49,7 +49,10 @@ def test_it_says_so_when_nothing_runs(told: dict[str, Any]) -> None:
 
 
 def test_it_names_the_address_and_the_worker_when_the_project_is_up(told: dict[str, Any]) -> None:
-    text = seen({**told, "up": {"url": "http://127.0.0.1:8480", "pid": 7}})
+    children = {"api-0": 8, "api-1": 0, "worker": 9}
+    up = {"url": "http://127.0.0.1:8480", "pid": 7, "children": children, "restarts": {"api-0": 2, "worker": 0}}
+    text = seen({**told, "up": up})
+    assert "api-0 8 (restarts: 2), api-1 down, worker 9" in text
     assert "http://127.0.0.1:8480 (process 7)" in text
     assert "worker" in text
 

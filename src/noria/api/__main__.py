@@ -16,6 +16,7 @@ from pathlib import Path
 from noria import bootstrap
 from noria.api.app import create_app
 from noria.api.connection import Bounds
+from noria.api.pool import Pool
 from noria.api.process import listener, log_json, server, stop_with_parent, tune
 from noria.domain.errors import NoriaError
 from noria.settings import Server
@@ -30,7 +31,8 @@ def main() -> int:
     log_json()
     try:
         sock = listener(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
-        parts = bootstrap.api(bootstrap.opened(options.project.resolve())[0], options.slot)
+        settings = bootstrap.opened(options.project.resolve())[0]
+        parts = bootstrap.api(settings, options.slot)
     except (NoriaError, OSError) as error:
         log.error("%s", error)
         return 1
@@ -44,6 +46,7 @@ def main() -> int:
         read_drift=parts.read_drift,
         on_close=parts.close,
         loopback=ip_address(sock.getsockname()[0]).is_loopback,
+        pool=Pool(settings.run_dir / "counts", options.slot) if options.pool else None,
     )
     tune(sock, parts.router.project.server.slow_client.total_seconds())
     serving = server(
@@ -63,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m noria.api", description=__doc__)
     parser.add_argument("--project", type=Path, required=True, help="folder that holds noria.yaml")
     parser.add_argument("--slot", default="api-0", help="name of the spool that this process alone writes")
+    parser.add_argument("--pool", action="store_true", help="count together with the project's other processes")
     parser.add_argument("--fd", type=int, help="listening socket to serve on, inherited from the supervisor")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on without --fd")
     parser.add_argument("--port", type=int, default=8480, help="port to listen on without --fd")

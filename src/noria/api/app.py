@@ -23,6 +23,7 @@ from noria.api.feedback import FeedbackDesk
 from noria.api.inference import Inference
 from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send
 from noria.api.metrics import Metrics
+from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.domain.errors import NoriaError
 from noria.ports import Clock, StateStore, Upstream
@@ -36,6 +37,8 @@ from noria.serving.wires import Form
 
 REFRESH_S = 0.1
 """Pause between two looks at the state's revision, in seconds."""
+KEEP_S = 1.0
+"""Pause between two times that what was counted is written down for other processes, in seconds."""
 SHADOWS_S = 5.0
 """How long the shadows' copies may take at the end, in seconds."""
 
@@ -94,9 +97,12 @@ class App:
 class Lifetime:
     """What runs beside the requests: looks at the state for new routes, and in the end closes everything in order."""
 
-    def __init__(self, router: Router, gateway: Gateway, upstream: Upstream, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, router: Router, gateway: Gateway, upstream: Upstream, metrics: Metrics, on_close: Callable[[], None]
+    ) -> None:
         self._router = router
         self._gateway = gateway
+        self._metrics = metrics
         self._upstream = upstream
         self._on_close = on_close
         self.draining = False
@@ -106,12 +112,14 @@ class Lifetime:
         """ASGI's lifespan."""
         await receive()
         await asyncio.to_thread(self._router.refresh)
-        refreshing = asyncio.create_task(self._refresh())
+        jobs = [asyncio.create_task(self._refresh()), asyncio.create_task(self._keep_counts())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        refreshing.cancel()
+        for job in jobs:
+            job.cancel()
         await self._gateway.close(SHADOWS_S)
         await self._upstream.aclose()
+        await asyncio.to_thread(self._metrics.keep)
         await asyncio.to_thread(self._on_close)
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -119,6 +127,12 @@ class Lifetime:
         while True:
             await asyncio.sleep(REFRESH_S)
             await asyncio.to_thread(self._router.refresh)
+
+    async def _keep_counts(self) -> None:
+        """For the other processes, if there are any."""
+        while self._metrics.pool is not None:
+            await asyncio.to_thread(self._metrics.keep)
+            await asyncio.sleep(KEEP_S)
 
 
 def create_app(
@@ -134,6 +148,7 @@ def create_app(
     loopback: bool = True,
     jitter: Callable[[], float] = random.random,
     patience_s: float = math.inf,
+    pool: Pool | None = None,
 ) -> App:
     """The app of one API process.
 
@@ -148,14 +163,15 @@ def create_app(
         on_close: Closes the spool and the state, once nothing writes any more; called in a thread.
         loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
         jitter: Between 0 and 1, spreads what is sent again.
+        pool: What several processes have counted together; None if there is only this one.
         patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
-    metrics = Metrics(state, clock)
+    metrics = Metrics(state, clock, pool)
     passages = Passages(recorder, metrics, clock)
     new_id = partial(new_request_id, clock)
     caller = Caller(upstream, router, jitter, patience_s)
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
-    lifetime = Lifetime(router, gateway, upstream, on_close)
+    lifetime = Lifetime(router, gateway, upstream, metrics, on_close)
     control = Control(router, reachable, lambda: passages.log_problem, lambda: lifetime.draining, state, metrics, clock)
     pages = Starlette(
         routes=[

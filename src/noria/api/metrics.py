@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from noria.api.pool import Pool
 from noria.domain.alert import Alert, AlertState
 from noria.domain.endpoint import Route
 from noria.domain.monitor import MonitorState
@@ -31,10 +32,17 @@ class Metrics:
     The gateway calls `started` once for each request that it takes (a shadow's copy included) and `finished` exactly
     once for each `started`. Labels come from the project file and the registry, never from a caller, so that nobody
     can blow up the number of series. Safe to call from any thread.
+
+    Args:
+        state: Read at each scrape.
+        clock: For ages.
+        pool: Adds up what several processes counted; None if there is only this one.
     """
 
-    def __init__(self, state: StateStore, clock: Clock) -> None:
+    def __init__(self, state: StateStore, clock: Clock, pool: Pool | None = None) -> None:
         self.registry = CollectorRegistry()
+        """What this process counts."""
+        self.pool = pool
         served = ("endpoint", "model", "version", "route")
         self._requests = Counter(
             "noria_requests", "Requests that ended.", (*served, "outcome", "status"), registry=self.registry
@@ -69,7 +77,8 @@ class Metrics:
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
-        self.registry.register(StateCollector(state, clock))
+        self._of_state = CollectorRegistry()
+        self._of_state.register(StateCollector(state, clock))
 
     def started(self, endpoint: str) -> None:
         """A request was taken."""
@@ -122,7 +131,13 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format. Reads the state store, so call it off the event loop."""
-        return generate_latest(self.registry)
+        counted = generate_latest(self.registry) if self.pool is None else self.pool.render(self.registry)
+        return counted + generate_latest(self._of_state)
+
+    def keep(self) -> None:
+        """Write down what was counted, for a scrape that another process answers."""
+        if self.pool is not None:
+            self.pool.write(self.registry)
 
 
 class StateCollector(Collector):

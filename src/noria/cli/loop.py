@@ -114,6 +114,7 @@ def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> 
     from noria import bootstrap
     from noria.domain.status import AppliedProject
     from noria.projectfile import check_files, diff, parse_project, read_text
+    from noria.settings.traffic import AT_START
 
     text = read_text(project, FILE_NAME)
     settings = parse_project(text, project)
@@ -130,6 +131,9 @@ def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> 
     digest = bootstrap.apply(state, settings, text, actor(by), reason, changes)
     waits = "" if _is_up(settings) else " Nothing runs: `noria up` starts it."
     out(f"In service since now, as {digest[:12]}.{waits}")
+    later = [f"server.{name}" for name in AT_START if f" server.{name}:" in changes]
+    if later and not waits:
+        out(f"{', '.join(later)}: what runs keeps the old value; stop `noria up` and start it again.")
 
 
 def retrain(

@@ -68,6 +68,7 @@ def _head(status: Status) -> Table:
         else Text("nothing runs; `noria up` starts it. This is how it was left.", "yellow"),
     )
     if up:
+        grid.add_row(Text("processes", "dim"), Text(_processes(up)))
         alive = worker["alive"]
         grid.add_row(Text("worker", "dim"), Text(f"seen {ago(worker['age_seconds'])}", "green" if alive else "red"))
     grid.add_row(Text("log", "dim"), _log(status))
@@ -80,6 +81,15 @@ def _head(status: Status) -> Table:
         Text("audit", "dim"), Text(f"{status['audit']['events']} events so far; `noria audit verify` checks them")
     )
     return grid
+
+
+def _processes(up: Status) -> str:
+    """Every process of the project with its id, and how often it was started again."""
+    again = up["restarts"]
+    return ", ".join(
+        f"{name} {pid or 'down'}" + (f" (restarts: {again[name]})" if again.get(name) else "")
+        for name, pid in up["children"].items()
+    )
 
 
 def _log(status: Status) -> Text:

@@ -32,6 +32,10 @@ class Server(Strict):
     )
 
 
+AT_START = ("host", "port", "processes", "drain")
+"""Settings of the server that a running project doesn't take over."""
+
+
 class UpstreamKind(StrEnum):
     """What kind of service an upstream is."""
 

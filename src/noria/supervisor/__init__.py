@@ -5,9 +5,11 @@ Connections wait in the socket's queue while an API process is replaced, so a re
 
 import http.client
 import json
+import shutil
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -23,8 +25,8 @@ POLL_S = 0.1
 """Pause between two looks at the children, in seconds."""
 READY_POLL_S = 0.3
 """Pause between two questions whether the API is ready, in seconds."""
-API_DRAIN_S = 30.0
-"""How long an API process may finish what it is answering, in seconds."""
+API_STOP_S = 10.0
+"""How long an API process may take to stop beside finishing what it is answering, in seconds."""
 WORKER_STOP_S = 45.0
 """How long the worker may ship what is left and stop its model servers, in seconds."""
 MLFLOW_STOP_S = 10.0
@@ -73,21 +75,31 @@ class Supervisor:
         try:
             self._upfile.end_orphans()
             self._socket = listen(host, port, keys=keys)
+            shutil.rmtree(settings.run_dir / "counts", ignore_errors=True)  # all processes begin to count together
         except BaseException:
             self._upfile.release()
             raise
         self.url = url_of(self._socket)
         self._who_may_ask = _who_may_ask(keys, is_loopback(self._socket))
-        descriptor = self._socket.fileno()
-        self._api = noria_child("api-0", "api", settings, "--fd", str(descriptor), "--slot", "api-0")
-        self._api.pass_fds = (descriptor,)
+        server = settings.project.server
+        self._api_patience_s = server.drain.total_seconds() + API_STOP_S
+        self._apis = [self._api(settings, f"api-{number}") for number in range(server.processes)]
         self._worker = noria_child("worker", "worker", settings)
         self._mlflow = mlflow_child(settings) if with_mlflow else None
 
     @property
     def children(self) -> list[Child]:
         """The processes in the order in which they are stopped."""
-        return [self._api, self._worker, *([self._mlflow] if self._mlflow else [])]
+        return [*self._apis, self._worker, *([self._mlflow] if self._mlflow else [])]
+
+    def _api(self, settings: Settings, name: str) -> Child:
+        """An API process on our socket; each alone writes the spool that has its name."""
+        descriptor = self._socket.fileno()
+        child = noria_child(name, "api", settings, "--fd", str(descriptor), "--slot", name)
+        if settings.project.server.processes > 1:
+            child.command.append("--pool")
+        child.pass_fds = (descriptor,)
+        return child
 
     def run(self) -> None:
         """Start everything, keep it up, and come back once everything has stopped.
@@ -111,7 +123,6 @@ class Supervisor:
         finally:
             self._stop.set()
             self._stop_all()
-            self._socket.close()
             self._upfile.release()
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -163,12 +174,23 @@ class Supervisor:
     def _stop_all(self) -> None:
         """Let the API finish its answers, then the worker ship them, then stop the rest.
 
-        A worker that died just now is started for it: the log is to be shipped, and its model servers are to end.
+        Whoever connects from now on is refused at once, and doesn't wait in the queue of a socket that nobody serves. A
+        worker that died just now is started for the end: the log is to be shipped, and its model servers are to end.
         """
-        for child, patience in zip(self.children, (API_DRAIN_S, WORKER_STOP_S, MLFLOW_STOP_S), strict=False):
-            if child is self._worker and child.down and self._ready and not self._hurry.is_set():
-                child.start()
-            if not child.stop(patience, self._hurry):
+        self._socket.close()
+        self._stop_together(self._apis, self._api_patience_s)
+        if self._worker.down and self._ready and not self._hurry.is_set():
+            self._worker.start()
+        self._stop_together([self._worker], WORKER_STOP_S)
+        self._stop_together([self._mlflow] if self._mlflow else [], MLFLOW_STOP_S)
+
+    def _stop_together(self, children: Sequence[Child], patience_s: float) -> None:
+        """Stop processes at the same time."""
+        for child in children:
+            child.ask_to_stop()
+        deadline = time.monotonic() + patience_s
+        for child in children:
+            if not child.wait_until_stopped(deadline, self._hurry):
                 self._say(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
 
 

@@ -58,6 +58,7 @@ class Child:
         self._whole_group = whole_group
         self._begins_deaf = begins_deaf
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopping: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._start_at: float | None = None
 
@@ -126,11 +127,24 @@ class Child:
         Returns:
             Whether it stopped by itself.
         """
-        process, self._process, self._start_at = self._process, None, None
+        self.ask_to_stop()
+        return self.wait_until_stopped(time.monotonic() + patience_s, hurry)
+
+    def ask_to_stop(self) -> None:
+        """Ask the process to stop; it isn't started again."""
+        self._stopping, self._process, self._start_at = self._process, None, None
+        if self._stopping is not None:
+            self._send(self._stopping, signal.SIGTERM)
+
+    def wait_until_stopped(self, deadline: float, hurry: threading.Event) -> bool:
+        """Wait for a process that was asked; kill it at the deadline (of the monotonic clock), or in a hurry.
+
+        Returns:
+            Whether it stopped by itself.
+        """
+        process, self._stopping = self._stopping, None
         if process is None:
             return True
-        self._send(process, signal.SIGTERM)
-        deadline = time.monotonic() + patience_s
         while process.poll() is None and time.monotonic() < deadline and not hurry.is_set():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.05)
