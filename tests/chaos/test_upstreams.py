@@ -72,7 +72,7 @@ PREDICTING = {
     "one prediction too many": Fault(lambda: reply({"predictions": ["A", "B"]}), 502, "failed"),
     "400": Fault(lambda: reply({"message": "not so"}, 400), 400, "rejected"),
     "404": Fault(lambda: reply({"message": "not here"}, 404), 502, "failed"),
-    "429": Fault(lambda: reply({"message": "slow down"}, 429), 503, "failed"),
+    "429": Fault(lambda: reply({"message": "slow down"}, 429), 503, "failed", tries=2),
     "500": Fault(lambda: reply({"message": "oh no"}, 500), 502, "failed"),
     "503": Fault(lambda: reply({"message": "later"}, 503), 503, "failed", tries=0),
     "a redirect": Fault(lambda: Script(302, (), headers={"location": "http://169.254.169.254/"}), 502, "failed"),
@@ -82,9 +82,9 @@ STREAMING = {
     "429": Fault(lambda: reply(SAID, 429), 429, "failed"),
     "500": Fault(lambda: reply(SAID, 500), 502, "failed"),
     "hangs": Fault(lambda: Script(before=Step.HANG), 504, "timed_out"),
-    "headers only": Fault(lambda: Script(200, (Step.HANG,), "text/event-stream"), 200, "timed_out"),
+    "headers only": Fault(lambda: Script(200, (Step.HANG,), "text/event-stream"), 504, "timed_out"),
     "half a chunk": Fault(
-        lambda: Script(200, (event(chat("one")[1])[:20], Step.CUT), "text/event-stream"), 200, "failed"
+        lambda: Script(200, (event(chat("one")[1])[:20], Step.CUT), "text/event-stream"), 502, "failed"
     ),
     "resets in the middle": Fault(lambda: events(*chat("one "), done=False, then=(Step.CUT,)), 200, "failed"),
     "ends in the middle": Fault(lambda: events(*chat("one ")[:2], done=False), 200, "failed"),
@@ -92,10 +92,10 @@ STREAMING = {
     "hangs before [DONE]": Fault(lambda: events(*chat("one "), done=False, then=(Step.HANG,)), 200, "timed_out"),
     "without end": Fault(endless, 200, "timed_out"),
     "an event without end": Fault(
-        lambda: Script(200, itertools.cycle((b"x" * 2**18,)), "text/event-stream"), 200, "failed"
+        lambda: Script(200, itertools.cycle((b"x" * 2**18,)), "text/event-stream"), 502, "failed"
     ),
-    "garbage": Fault(lambda: Script(200, (b"data: {]\n\n",), "text/event-stream"), 200, "failed"),
-    "an error as an event": Fault(lambda: events({"error": {"message": "out of memory"}}), 200, "failed"),
+    "garbage": Fault(lambda: Script(200, (b"data: {]\n\n",), "text/event-stream"), 502, "failed"),
+    "an error as an event": Fault(lambda: events({"error": {"message": "out of memory"}}), 502, "failed"),
     "not a stream": Fault(lambda: Script(200, (b"<html>It works!</html>",), "text/html"), 502, "failed"),
 }
 

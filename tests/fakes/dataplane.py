@@ -41,8 +41,8 @@ endpoints:
     policy: policies/assistant.yaml
     timeout: 30s
     gguf: {{gguf: none.gguf, licence: MIT, source: here}}
-  hasty-triage: {{<<: *triage, timeout: 500ms}}
-  hasty-assistant: {{<<: *assistant, timeout: 500ms}}
+  hasty-triage: {{<<: *triage, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
+  hasty-assistant: {{<<: *assistant, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
 """
 COLUMNS = ["databricks_request_id", "client_request_id", "status_code", "outcome", "spool", "sequence", "endpoint"]
 PATIENCE_S = 60.0

@@ -1,6 +1,8 @@
 """A data plane in memory: a gateway with everything around it, and what it left in the log."""
 
+import json
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fakes.spool import MemorySpool
 from fakes.state import FakeState
@@ -17,7 +19,7 @@ from noria.serving.passage import Passages
 from noria.serving.recorder import Recorder, new_request_id
 from noria.serving.router import Router
 from noria.serving.wires import Form
-from noria.settings import Server
+from noria.settings import Project, Server
 
 
 def target(version: str = "1", role: Role = Role.CHAMPION, weight: int = 100, model: str = "triage") -> Target:
@@ -72,23 +74,26 @@ class Plane:
     most_under_way: int = 100
     most_streams: int = 50
     patience_s: float = 0.0
+    project: Project = PROJECT
     clock: StoppedClock = field(default_factory=StoppedClock)
     spool: PartlyFullSpool = field(default_factory=PartlyFullSpool)
     counts: Counts = field(default_factory=Counts)
     asked: int = 0
+    upstream: Any = None
+    """By default one without sockets."""
 
     def __post_init__(self) -> None:
         self.state = FakeState(self.clock)
         self.put(*self.routes)
-        self.upstream = FakeUpstream(self.servers)
+        self.upstream = self.upstream or FakeUpstream(self.servers)
         room = Server(max_requests=self.most_under_way, max_streams=self.most_streams)
-        project = PROJECT.model_copy(update={"server": room})
+        project = self.project.model_copy(update={"server": room})
         self.router = Router(self.state, project, lambda text: project, self.clock)
         self.router.refresh()
         passages = Passages(Recorder(self.spool, {}, self.clock), self.counts, self.clock)
-        caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
+        self.caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
         admission = Admission(self.router, passages)
-        self.gateway = Gateway(admission, caller, passages, explain, lambda: new_request_id(self.clock))
+        self.gateway = Gateway(admission, self.caller, passages, explain, lambda: new_request_id(self.clock))
 
     def put(self, *routes: Route) -> None:
         """Bring routes into service."""
@@ -110,6 +115,11 @@ class Plane:
     async def predict(self, body: bytes = b'{"input": "hello"}', **more):
         """Ask over the lab's wire."""
         return await self.gateway.answer(self.inbound(Form.PREDICT, body, **more))
+
+    async def chat(self, endpoint: str = "assistant", **more):
+        """Ask over OpenAI's wire."""
+        asked = {"model": endpoint, "messages": [{"role": "user", "content": "hello"}], **more}
+        return await self.gateway.answer(self.inbound(Form.CHAT, json.dumps(asked).encode()))
 
     @property
     def intents(self) -> list[Intent]:

@@ -314,7 +314,7 @@ async def test_a_stream_whose_server_forgets_to_say_done_is_complete_if_every_ch
         (events(*chat("par", "tial")[:2], done=False), "failed"),
         (events(*chat("par")[:2], done=False, then=(Step.CUT,)), "failed"),
         (events(*chat("par")[:2], {"error": {"message": "out of memory"}}), "failed"),
-        (Script(pieces=(b"data: nonsense\n\n",), content_type="text/event-stream"), "failed"),
+        (events(*chat("par")[:2], "nonsense", done=False), "failed"),
         (events(*chat("par")[:2], done=False, then=(Step.HANG,)), "timed_out"),
     ],
 )
@@ -326,6 +326,22 @@ async def test_a_stream_that_breaks_tells_the_caller_does_not_say_done_and_keeps
     assert [o.kind for o in plane.outcomes] == [kind]
     if len(said) > 1:
         assert json.loads(plane.outcomes[0].response)["choices"][0]["message"]["content"] == "par"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(pieces=(b"data: nonsense\n\n",), content_type="text/event-stream"),
+        Script(pieces=(Step.CUT,), content_type="text/event-stream"),
+        events(done=False),
+        events({"error": {"message": "out of memory"}}),
+    ],
+)
+async def test_a_stream_that_never_begins_is_a_plain_failure(script):
+    plane = Plane({CHAT_URL: lambda _: replace(script)})
+    answer = await chatting(plane, stream=True)
+    assert (answer.chunks, answer.status) == (None, 502)
+    assert plane.endings == [("failed", 502)]
 
 
 async def test_a_stream_that_nobody_listens_to_any_more_ends_the_call_and_keeps_what_was_said():

@@ -55,6 +55,7 @@ STATUS: dict[type[NoriaError], int] = {
     errors.UpstreamFailed: 502,
     errors.NotReady: 503,
     errors.Overloaded: 503,
+    errors.CircuitOpen: 503,
     errors.LogUnavailable: 503,
     errors.UpstreamTimeout: 504,
 }

@@ -122,6 +122,20 @@ class Overloaded(NoriaError):
     code = "overloaded"
 
 
+class CircuitOpen(NoriaError):
+    """A version failed too often lately and is left alone for a while.
+
+    Attributes:
+        retry_after_s: When to come back, seconds from now.
+    """
+
+    code = "circuit_open"
+
+    def __init__(self, problem: str, remedy: str = "", *, retry_after_s: int = 1) -> None:
+        super().__init__(problem, remedy)
+        self.retry_after_s = retry_after_s
+
+
 class UpstreamFailed(NoriaError):
     """A model server answered with an error, garbage, or not at all.
 

@@ -9,19 +9,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
-from noria.domain.errors import Forbidden, InvalidRequest, NoriaError, RateLimited, UpstreamTimeout
+from noria.domain.endpoint import Target
+from noria.domain.errors import CircuitOpen, Forbidden, InvalidRequest, NoriaError, RateLimited, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
 from noria.serving.admission import Admission, Inbound
-from noria.serving.calls import Answered, Caller, Order
+from noria.serving.calls import Caller, Order
 from noria.serving.passage import Passage, Passages, our_fault
-from noria.serving.replies import Reply, judge, passes_on
+from noria.serving.replies import Reply, passes_on
+from noria.serving.retries import CallFailed
 from noria.serving.shadows import Shadows
-from noria.serving.streaming import relay
+from noria.serving.streaming import Incoming, relay
 from noria.serving.wires import Form
 
 CALLER_LEFT = 499
 """The status on record for a caller who left before the answer (nginx's number)."""
 _NOTHING = Reply(body=b"")
+_COME_BACK = (429, 503)
+"""Statuses with which a server may say when to come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class Answer:
         body: The whole body; empty for a stream.
         chunks: The pieces of a stream, which must be read or closed; None for all else.
         version: `model/version` that answered; empty if none did.
-        retry_after: The model server's own header, empty if it gave none.
+        retry_after: When to come back, as the header says it; empty if nobody says.
     """
 
     status: int
@@ -96,46 +100,55 @@ class Gateway:
     async def _serve(self, inbound: Inbound, order: Order) -> Answer:
         """Intent, call, outcome; then the copies."""
         passage = self._passages.begin(order.intent, order.call.stream)
-        answered: Answered | None = None
         try:
             await passage.open()
-            answered = await self._caller.ask(order)
+            answered = await self._caller.ask(order, passage)
             if answered.stream is not None:
-                return await self._stream(inbound, order, passage, answered)
-            reply = judge(order.call.read, answered.status, answered.body, order.target.ref)
-            await passage.end(OutcomeKind.ANSWERED, 200, reply)
+                return await self._stream(inbound, order, passage, answered.target, answered.stream)
+            await passage.end(OutcomeKind.ANSWERED, 200, answered.reply)
+        except CallFailed as failed:
+            return await self._fail(inbound, passage, failed.error, failed)
         except NoriaError as error:
-            return await self._fail(inbound, passage, error, answered)
+            return await self._fail(inbound, passage, error)
         except Exception as error:  # whatever it is, the caller gets an answer and the record its end
             return await self._fail(inbound, passage, our_fault(error))
         except asyncio.CancelledError:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
-        self._shadows.copy(order)
-        return Answer(status=200, body=reply.body, version=order.target.ref)
+        self._copy_to_shadows(order, answered.target)
+        return Answer(status=200, body=answered.reply.body, version=answered.target.ref)
 
-    async def _stream(self, inbound: Inbound, order: Order, passage: Passage, answered: Answered) -> Answer:
+    async def _stream(
+        self, inbound: Inbound, order: Order, passage: Passage, target: Target, incoming: Incoming
+    ) -> Answer:
         """A stream that has been begun, so that closing it leaves an outcome even if nothing was read from it."""
-        assert answered.stream is not None
         chunks = relay(
-            order.call,
-            answered.stream,
+            incoming,
             passage,
             explain=lambda error: self._explain(error, inbound.form)[1],
             ending=lambda: _ending(inbound),
-            answered=lambda: self._shadows.copy(order),
+            answered=lambda: self._copy_to_shadows(order, target),
         )
         await anext(chunks)
-        return Answer(status=200, chunks=chunks, version=order.target.ref)
+        return Answer(status=200, chunks=chunks, version=target.ref)
+
+    def _copy_to_shadows(self, order: Order, answered: Target) -> None:
+        """Copies are compared with what the order's version says, so there are none where another stood in."""
+        if answered is order.target:
+            self._shadows.copy(order)
 
     async def _fail(
-        self, inbound: Inbound, passage: Passage, error: NoriaError, answered: Answered | None = None
+        self, inbound: Inbound, passage: Passage, error: NoriaError, failed: CallFailed | None = None
     ) -> Answer:
         """Record a failure and tell the caller; OpenAI's errors are passed on in the model server's own words."""
         status, body = self._explain(error, inbound.form)
-        retry_after = ""
-        if answered is not None and inbound.form.names_its_endpoint and passes_on(answered.status, answered.body):
-            status, body, retry_after = answered.status, answered.body, answered.headers.get("retry-after", "")
+        retry_after = str(error.retry_after_s) if isinstance(error, CircuitOpen) else ""
+        if failed is not None:
+            passed_on = inbound.form.names_its_endpoint and passes_on(failed.status, failed.body)
+            if passed_on or failed.status in _COME_BACK:
+                retry_after = failed.headers.get("retry-after", "")
+            if passed_on:
+                status, body = failed.status, failed.body
         await passage.leave(_kind(error), status, Reply(body=body), (error.code,))
         return Answer(status=status, body=body, version=passage.version, retry_after=retry_after)
 
@@ -157,10 +170,10 @@ class Gateway:
         passage = self._passages.begin(order.intent)
         try:
             await passage.open()
-            answered = await self._caller.ask(order, whole=True)
-            reply = judge(order.call.read, answered.status, answered.body, order.target.ref)
-            await passage.end(OutcomeKind.ANSWERED, 200, reply)
-        except NoriaError as error:
+            answered = await self._caller.ask(order, passage, alone=True)
+            await passage.end(OutcomeKind.ANSWERED, 200, answered.reply)
+        except (CallFailed, NoriaError) as failed:
+            error = failed.error if isinstance(failed, CallFailed) else failed
             status, body = self._explain(error, Form.PREDICT)
             await passage.leave(_kind(error), status, Reply(body=body), (error.code,))
         except Exception as error:  # whatever it is, the record gets its end

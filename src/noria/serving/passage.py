@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
 
+from noria.domain.endpoint import Target
 from noria.domain.errors import LogUnavailable, NoriaError
 from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.ports import Clock
@@ -90,15 +91,26 @@ class Passages:
 
 
 class Passage:
-    """The life of one record. `end` may be called again, and from more than one place: the first call counts."""
+    """The life of one record. `end` may be called again, and from more than one place: the first call counts.
+
+    Attributes:
+        intent: What was asked of whom.
+        ttft_us: See Outcome.
+        tries: See Outcome.
+        cache_hit: See Outcome.
+    """
 
     def __init__(self, passages: Passages, intent: Intent, stream: bool) -> None:
         self._all = passages
         self._stream = stream
         self._intended = False
         self._ended = False
+        self._stand_in: Target | None = None
+        self._hops: tuple[str, ...] = ()
         self.intent = intent
         self.ttft_us: int | None = None
+        self.tries = 0
+        self.cache_hit = False
 
     @property
     def version(self) -> str:
@@ -146,7 +158,11 @@ class Passage:
             ttft_us=self.ttft_us,
             input_tokens=reply.input_tokens,
             output_tokens=reply.output_tokens,
-            errors=errors,
+            errors=(*self._hops, *errors),
+            model=self._stand_in.model if self._stand_in else "",
+            version=self._stand_in.version if self._stand_in else "",
+            tries=self.tries,
+            cache_hit=self.cache_hit,
         )
         try:
             if self._intended:
@@ -169,12 +185,20 @@ class Passage:
         if self.ttft_us is None:
             self.ttft_us = max(0, self._all.clock.now_us() - self.intent.received_us)
 
+    def falls_back(self, endpoint: str, code: str) -> None:
+        """The version of that endpoint could not answer, for the reason of that code, and another is asked."""
+        self._hops = (*self._hops, code, f"fallback_from_{endpoint}")
+
+    def stood_in(self, target: Target) -> None:
+        """A version answers that the intent doesn't name."""
+        self._stand_in = target
+
     def _tell(self, outcome: Outcome) -> None:
         intent = self.intent
         self._all.observer.finished(
             intent.endpoint,
-            intent.model,
-            intent.version,
+            outcome.model or intent.model,
+            outcome.version or intent.version,
             intent.role.value,
             outcome.kind.value,
             outcome.status,

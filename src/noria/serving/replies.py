@@ -15,6 +15,10 @@ _PASSED_ON = frozenset({400, 413, 415, 422, 429})
 _NO_TIME = frozenset({429, 503})
 
 
+class Garbage(UpstreamFailed):
+    """A model server answered, but with something that is no answer; it would do so again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A model server's answer as the caller gets it, with the tokens that the server counted."""
@@ -75,9 +79,9 @@ def with_usage(reply: Reply, usage: object) -> Reply:
     return replace(reply, input_tokens=known[0], output_tokens=known[1])
 
 
-def garbage(what: str) -> UpstreamFailed:
+def garbage(what: str) -> Garbage:
     """The error for an answer that is none."""
-    return UpstreamFailed(
+    return Garbage(
         f"The model server's answer can't be used: {what}.", "Its log says more; noria status names the version."
     )
 

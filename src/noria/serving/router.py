@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from noria.domain.endpoint import Route, Target
+from noria.domain.endpoint import Route, Target, Wire
 from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
 from noria.domain.key import ApiKey, Keyring
 from noria.domain.status import AppliedProject
@@ -110,6 +110,15 @@ class Router:
     def rules(self, endpoint: str) -> Rules:
         """The rules for the endpoint's requests; it must be one of the project."""
         return self.snapshot.rules[endpoint]
+
+    def fallback(self, endpoint: str, wire: Wire) -> Target | None:
+        """Who answers in another endpoint's stead; None if there is nobody who understands the same requests."""
+        route = self.snapshot.routes.get(endpoint)
+        return route.champion if route is not None and route.wire is wire else None
+
+    def in_service(self) -> frozenset[str]:
+        """All versions that may be asked, `model/version`."""
+        return frozenset(target.ref for route in self.snapshot.routes.values() for target in route.targets)
 
     def current(self, endpoint: str, target: Target) -> Target:
         """The same version at the address where it listens now: it may have been started anew elsewhere."""

@@ -138,7 +138,9 @@ class Routing(Strict):
     )
     tries: int = Field(2, ge=1, le=10, description="Most requests that reach a version before the next is asked.")
     try_timeout: Duration | None = Field(
-        None, description="Longest time of one try; default is the endpoint's timeout."
+        None,
+        description="Longest time of one try, and for a stream until it begins and between two pieces of it; "
+        "default is the endpoint's timeout.",
     )
     patience: Duration = Field(
         timedelta(seconds=20), description="How long a request waits for a version that isn't there at the moment."
