@@ -191,3 +191,49 @@ def _refers(value: dict[str, object]) -> bool:
 def test_no_text_makes_the_parser_raise_anything_but_its_own_error(text: str) -> None:
     with contextlib.suppress(InvalidProject):
         parse_project(text, Path())
+
+
+ELSEWHERE = """\
+project: shop
+upstreams:
+  azure: {kind: azure, url: "https://r.openai.azure.com", key: AZURE_KEY}
+endpoints:
+  assistant:
+    task: chat
+    policy: policies/triage.yaml
+    deployment: {upstream: azure, model: gpt-4o}
+"""
+
+
+def test_a_model_elsewhere_is_named_by_its_upstream(tmp_path: Path) -> None:
+    project = parse_project(ELSEWHERE, tmp_path).project
+    assert project.upstreams["azure"].key == "AZURE_KEY"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("upstream: azure", "upstream: other", "name one of the upstreams"),
+        ("task: chat", "task: classification", "needs an upstream of kind mlflow or databricks"),
+        (", key: AZURE_KEY", "", "name the environment variable that holds the key"),
+        ("https://", "http://", "credentials go over https only"),
+        ("https://", "https://ada:secret@", "without a user name or a password"),
+        ("key: AZURE_KEY", "key: K, headers: {Authorization: x}", "is written by Noria itself"),
+        ("key: AZURE_KEY", 'key: K, headers: {x-a: "b\\r\\nx-evil: 1"}', "each on one line"),
+        ("kind: azure", "kind: openai, auth: entra", "auth: entra is for the kinds azure and databricks"),
+        ("kind: azure", "kind: azure, api_version: ../x", "api_version"),
+        (
+            "deployment: {upstream: azure, model: gpt-4o}",
+            "command: {run: [vllm, serve], licence: MIT, source: hub}",
+            "write {port} where the command takes its port",
+        ),
+        (
+            "deployment: {upstream: azure, model: gpt-4o}",
+            'command: {run: [serve, "{port}"], wire: mlflow, licence: MIT, source: hub}',
+            "write wire: mlflow for classification, wire: openai for chat",
+        ),
+    ],
+)
+def test_a_mistake_about_a_model_elsewhere_is_named(old: str, new: str, said: str) -> None:
+    assert old in ELSEWHERE
+    assert said in problem_of(ELSEWHERE.replace(old, new, 1))

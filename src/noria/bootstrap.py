@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.adapters.clock import SystemClock
 from noria.adapters.sql import SqlState, migrate
+from noria.domain.deployment import CommandLine
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
@@ -21,7 +22,7 @@ from noria.settings import Policy, Project, Settings, secret
 
 if TYPE_CHECKING:
     from noria.adapters.delta import DeltaStore
-    from noria.adapters.local import LocalHost
+    from noria.adapters.hosts import ProjectHost
     from noria.adapters.spool_reader import SpoolFolder
     from noria.adapters.telemetry import Telemetry
     from noria.adapters.upstreams import ProjectUpstream
@@ -115,11 +116,23 @@ def registry(settings: Settings) -> ModelRegistry:
     return MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
 
 
-def host(settings: Settings, models: ModelRegistry) -> "LocalHost":
-    """The model servers on this machine, with files from that registry."""
+def host(settings: Settings, models: ModelRegistry, store: StateStore) -> "ProjectHost":
+    """The model servers on this machine, with files from that registry, and the models elsewhere.
+
+    The commands that it may run are those that a project file in service has named.
+    """
+    from noria.adapters.external import ExternalHost
+    from noria.adapters.hosts import ProjectHost
     from noria.adapters.local import LocalHost
 
-    return LocalHost(settings.run_dir, models.download, settings.run_dir / "worker.lock")
+    local = LocalHost(
+        settings.run_dir,
+        models.download,
+        settings.run_dir / "worker.lock",
+        command=lambda checksum: store.get(CommandLine, checksum),
+        folder=settings.root,
+    )
+    return ProjectHost(local, ExternalHost(settings.run_dir / "external", lambda: settings.project.upstreams))
 
 
 def upstream(project: Callable[[], Project]) -> "ProjectUpstream":
@@ -135,7 +148,8 @@ def manual(settings: Settings) -> "Manual":
     """What a person may decide: rollback, override."""
     from noria.release.manual import Manual
 
-    return Manual(state(settings), clock(), host(settings, registry(settings)).running)
+    store = state(settings)
+    return Manual(store, clock(), host(settings, registry(settings), store).running)
 
 
 # --- an API process -------------------------------------------------------------------------------------------------
@@ -189,7 +203,7 @@ class Loop:
     clock: Clock
     records: "DeltaStore"
     registry: ModelRegistry
-    host: "LocalHost"
+    host: "ProjectHost"
     spools: "SpoolFolder"
     shipper: "Shipper"
     windows: "Windows"
@@ -214,14 +228,13 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.monitoring.windows import Windows
     from noria.release.fleet import Fleet
     from noria.serving.shipping import Shipper
-    from noria.training.first import FirstVersions
 
     times, store = clock(), state(settings)
     settings = in_service(settings, store)
     applied = store.get(AppliedProject, APPLIED)
     tables = DeltaStore(settings.tables_dir)
     models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
-    servers, spools, compute = host(settings, models), SpoolFolder(settings.spool_dir), LocalCompute()
+    servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
     rooms = _rooms(settings, store, times, tables, models, servers, compute)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
     told = telemetry(settings, models.prepare)
@@ -239,7 +252,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             windows=Windows(store, tables),
             rooms=rooms,
             fleet=Fleet(store, models, servers, times),
-            first=FirstVersions(store, models, times, resolver(settings), rooms.cards.write),
+            first=first_versions(settings, store, models),
             workflows=workflows,
             telemetry=told,
         )
@@ -249,6 +262,22 @@ def loop(settings: Settings) -> Iterator[Loop]:
         spools.close()
         if told is not None:
             told.close()
+
+
+def first_versions(settings: Settings, store: StateStore, models: ModelRegistry) -> "FirstVersions":
+    """What gives endpoints the versions that the project names."""
+    from noria.adapters.credentials import UpstreamCredentials
+    from noria.training.first import FirstVersions
+
+    known_by, upstreams = UpstreamCredentials(secret), settings.project.upstreams
+    return FirstVersions(
+        store,
+        models,
+        clock(),
+        resolver(settings),
+        cards(settings, store, models).write,
+        lambda name: known_by.demand(upstreams[name]),
+    )
 
 
 def resolver(settings: Settings) -> Callable[[str], Path]:

@@ -71,8 +71,9 @@ class Upstream(Protocol):
         """Send a request and return as soon as the status line is there.
 
         Args:
-            url: `unix:/path/to.sock`, `http://host:port`, or `upstream:NAME/MODEL` for a model of one of the project's
-                upstreams, which gets its path, credentials, headers and name for the model from the project file.
+            url: `unix:/path/to.sock`, `http://host:port` (with `#MODEL` where it has a name of its own for the model),
+                or `upstream:NAME/MODEL` for a model of one of the project's upstreams, which gets its path,
+                credentials, headers and name for the model from the project file.
             path: Path on that server, as OpenAI and MLflow write it.
             body: Bytes to send, untouched but for the model's name at an upstream.
             headers: Headers to send.

@@ -9,7 +9,7 @@ from yarl import URL
 
 from noria.adapters.places import address_of, named, split, url_of
 from noria.domain.errors import UnknownUpstream
-from noria.settings import Upstream
+from noria.settings import Upstream, UpstreamKind
 
 CHAT = "/v1/chat/completions"
 
@@ -77,16 +77,16 @@ def test_path_tricks_are_refused(model: str) -> None:
 
 def test_the_model_is_called_as_the_upstream_calls_it_and_the_rest_stays_byte_for_byte() -> None:
     body = b'{"model":"assistant","n":1.10,"x":{"deep" : [ 1e3 ]},"messages":[{"role":"user","content":"\\u00e9"}]}'
-    sent = named(upstream(), "gpt-4o", body)
+    sent = named(UpstreamKind("openai"), "gpt-4o", body)
     assert sent == body.replace(b'"assistant"', b'"gpt-4o"')
-    assert named(upstream(), "assistant", body) is body
+    assert named(UpstreamKind("openai"), "assistant", body) is body
 
 
 def test_a_body_without_a_model_gets_one_where_the_upstream_wants_it_and_loses_it_where_the_path_has_it() -> None:
-    assert json.loads(named(upstream(), "gpt", b'{"messages":[]}')) == {"model": "gpt", "messages": []}
-    assert named(upstream("databricks"), "gpt", b'{"model":"a","messages":[]}') == b'{"messages":[]}'
+    assert json.loads(named(UpstreamKind("openai"), "gpt", b'{"messages":[]}')) == {"model": "gpt", "messages": []}
+    assert named(UpstreamKind("databricks"), "gpt", b'{"model":"a","messages":[]}') == b'{"messages":[]}'
     untouched = b'{"inputs": [1]}'
-    assert named(upstream("mlflow"), "m", untouched) is untouched
+    assert named(UpstreamKind("mlflow"), "m", untouched) is untouched
 
 
 def test_an_address_names_an_upstream_and_a_model_that_may_have_slashes() -> None:

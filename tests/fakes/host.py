@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from noria.domain.deployment import wire_of
 from noria.domain.endpoint import Wire
 from noria.domain.errors import UntrustedArtifact
-from noria.domain.model import Flavor, ModelVersion
+from noria.domain.model import ModelVersion
 
 
 class MemoryHost:
@@ -33,7 +34,7 @@ class MemoryHost:
         self.servers.clear()
 
     def wire(self, version: ModelVersion) -> Wire:
-        return Wire.OPENAI if version.flavor is Flavor.GGUF else Wire.MLFLOW
+        return wire_of(version)
 
     def crash(self, ref: str) -> None:
         """The server of that version dies by itself."""

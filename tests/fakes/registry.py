@@ -77,7 +77,9 @@ class FakeRegistry:
         path = self._folder / version.run_id / (f"artifacts/{artifact}" if artifact else "model")
         if not path.exists():
             raise UnknownModel(f"{version.ref} has no artefact {artifact or 'at all'}.", "Train or add it again.")
-        return next(path.glob("*.gguf")) if version.flavor is Flavor.GGUF and not artifact else path
+        if version.flavor is Flavor.PYFUNC or artifact:
+            return path
+        return next(path.glob("*.gguf" if version.flavor is Flavor.GGUF else "*.json"))
 
     def attach(self, version, files, folder):
         for name, content in files.items():

@@ -4,24 +4,42 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from fakes.credentials import FixedCredentials
 from fakes.host import MemoryHost
 from fakes.models import TEXT, classifier, save, version
 from noria.adapters import local
+from noria.adapters.external import ExternalHost
+from noria.adapters.hosts import ProjectHost
 from noria.adapters.local import LocalHost, Note, gguf_file
 from noria.adapters.processes import birth
+from noria.adapters.upstream import HttpUpstream
+from noria.adapters.upstreams import ProjectUpstream
+from noria.domain.deployment import CommandLine
 from noria.domain.endpoint import Wire
-from noria.domain.errors import MissingExtra, NotReady, UnknownModel, UntrustedArtifact, UpstreamFailed
-from noria.domain.model import Flavor
+from noria.domain.errors import (
+    MissingExtra,
+    NotReady,
+    Refused,
+    UnknownModel,
+    UnknownUpstream,
+    UntrustedArtifact,
+    UpstreamFailed,
+)
+from noria.domain.model import Flavor, ModelVersion
 from noria.ports import ModelHost
+from noria.settings import Upstream
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +66,29 @@ def make(tmp_path: Path, folder: Path) -> Iterator[Make]:
         each.stop_all()
 
 
-@pytest.fixture(params=["memory", "local"])
-def host(request: pytest.FixtureRequest, make: Make) -> ModelHost:
-    return MemoryHost() if request.param == "memory" else make()
+@pytest.fixture(params=["memory", "local", "external", "project"])
+def host(request: pytest.FixtureRequest, make: Make, tmp_path: Path) -> ModelHost:
+    external = ExternalHost(tmp_path / "run" / "external", lambda: {"azure": AZURE})
+    kinds: dict[str, Callable[[], ModelHost]] = {
+        "memory": MemoryHost,
+        "local": make,
+        "external": lambda: external,
+        "project": lambda: ProjectHost(make(), external),
+    }
+    return kinds[request.param]()
+
+
+def any_version(host: ModelHost, number: str = "1") -> ModelVersion:
+    """A version that the host can bring up."""
+    if isinstance(host, ExternalHost):
+        return external(number)
+    return version(number)
+
+
+def external(number: str = "1", **tags: str) -> ModelVersion:
+    """A version that stands for a model elsewhere."""
+    named = {"noria.upstream": "azure", "noria.model": f"gpt-{number}", "noria.wire": "openai"} | tags
+    return version(number, flavor=Flavor.EXTERNAL, **named)
 
 
 @pytest.fixture
@@ -83,19 +121,19 @@ async def ask(url: str, *texts: str) -> Any:
 
 def test_a_version_runs_from_its_start_until_it_is_stopped(host: ModelHost) -> None:
     assert host.running() == {}
-    url = host.start(version())
+    url = host.start(any_version(host))
     assert host.running() == {"triage/1": url}
     host.stop("triage/1")
     assert host.running() == {}
 
 
 def test_starting_what_runs_already_changes_nothing(host: ModelHost) -> None:
-    assert host.start(version()) == host.start(version())
+    assert host.start(any_version(host)) == host.start(any_version(host))
     assert len(host.running()) == 1
 
 
 def test_versions_run_beside_one_another(host: ModelHost) -> None:
-    urls = {host.start(version("1")), host.start(version("2"))}
+    urls = {host.start(any_version(host, "1")), host.start(any_version(host, "2"))}
     assert set(host.running().values()) == urls
     host.stop("triage/1")
     assert list(host.running()) == ["triage/2"]
@@ -106,8 +144,17 @@ def test_stopping_what_does_not_run_is_no_error(host: ModelHost) -> None:
 
 
 def test_the_wire_is_the_flavours(host: ModelHost) -> None:
+    assert host.wire(external()) is Wire.OPENAI
+    assert host.wire(external(**{"noria.wire": "mlflow"})) is Wire.MLFLOW
     assert host.wire(version(flavor=Flavor.PYFUNC)) is Wire.MLFLOW
     assert host.wire(version(flavor=Flavor.GGUF)) is Wire.OPENAI
+    assert host.wire(version(flavor=Flavor.COMMAND, **{"noria.wire": "mlflow"})) is Wire.MLFLOW
+
+
+def test_what_was_stopped_all_together_runs_no_more(host: ModelHost) -> None:
+    host.start(any_version(host))
+    host.stop_all()
+    assert host.running() == {}
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])
@@ -249,9 +296,146 @@ def test_a_folder_without_one_gguf_file_is_reported(tmp_path: Path) -> None:
         gguf_file(tmp_path)
 
 
-def note(tmp_path: Path) -> Note:
-    """What the run folder says of triage/1."""
-    return local.decode(Note, (tmp_path / "run" / "triage-1.json").read_text())
+def note(tmp_path: Path, name: str = "triage-1") -> Note:
+    """What the run folder says of a version."""
+    return local.decode(Note, (tmp_path / "run" / f"{name}.json").read_text())
+
+
+# --- models elsewhere -------------------------------------------------------------------------------------------------
+
+AZURE = Upstream(kind="azure", url="https://r.example", key="AZURE_KEY")
+
+
+def test_a_model_elsewhere_is_at_the_address_of_its_upstream_and_another_process_knows(tmp_path: Path) -> None:
+    upstreams = {"azure": AZURE}
+    first, second = (ExternalHost(tmp_path, lambda: upstreams) for _ in range(2))
+    assert first.start(external()) == "upstream:azure/gpt-1"
+    assert second.running() == {"triage/1": "upstream:azure/gpt-1"}
+    upstreams.clear()
+    assert second.running() == {}, "nobody says any more where that is"
+
+
+@pytest.mark.parametrize("tags", [{"noria.upstream": "http://169.254.169.254"}, {"noria.upstream": "other"}])
+def test_a_registration_that_names_an_unknown_upstream_is_refused(tmp_path: Path, tags: dict[str, str]) -> None:
+    host = ExternalHost(tmp_path, lambda: {"azure": AZURE})
+    with pytest.raises(UnknownUpstream, match="which this project doesn't have"):
+        host.start(external(**tags))
+    assert host.running() == {}
+
+
+@pytest.mark.parametrize("tags", [{"noria.upstream": ""}, {"noria.model": ""}, {"noria.model": "gpt\nx"}])
+def test_a_registration_that_names_no_model_is_refused(tmp_path: Path, tags: dict[str, str]) -> None:
+    with pytest.raises(UnknownModel):
+        ExternalHost(tmp_path, lambda: {"azure": AZURE}).start(external(**tags))
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+SERVER = Path(__file__).parents[1] / "fakes" / "serve_chat.py"
+
+
+def line(*more: str, **changed: Any) -> CommandLine:
+    """The command of a small server."""
+    known: dict[str, Any] = {
+        "endpoint": "assistant",
+        "run": (sys.executable, str(SERVER), "{port}", *more),
+        "wire": Wire.OPENAI,
+        "model": "assistant",
+        "health": "/health/ready",
+        "start_timeout_s": 60.0,
+    }
+    return CommandLine(**(known | changed))
+
+
+def of(command: CommandLine) -> ModelVersion:
+    """The version that stands for a command."""
+    made = version(flavor=Flavor.COMMAND, name="assistant", **command.tags)
+    return replace(made, checksum=command.id)
+
+
+def commands(make: Make, *known: CommandLine, **options: Any) -> LocalHost:
+    """A host that may run those commands."""
+    return make(command={each.id: each for each in known}.get, **options)
+
+
+def helper_of(tmp_path: Path) -> int:
+    """The process that the small server started, and that ends only if somebody ends it."""
+    said = re.search(r"helper (\d+) of", (tmp_path / "run" / "assistant-1.log").read_text())
+    assert said is not None
+    return int(said[1])
+
+
+async def test_a_command_answers_at_a_loopback_port_by_its_own_name_for_the_model(make: Make) -> None:
+    command = line("--called", "org/weights", model="org/weights", environment={"TONE": "Kindly. "})
+    url = commands(make, command).start(of(command))
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+#org%2Fweights", url)
+    upstream = ProjectUpstream(HttpUpstream(), dict, FixedCredentials())
+    body = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
+    reply = await upstream.post(url, "/v1/chat/completions", body, {"content-type": "application/json"}, 10)
+    said = json.loads(b"".join([piece async for piece in reply.chunks]))
+    assert await upstream.reachable(url)
+    await upstream.aclose()
+    assert said["choices"][0]["message"]["content"] == "Kindly. You said: hi"
+
+
+def test_a_command_that_the_project_file_never_named_is_not_run(make: Make) -> None:
+    with pytest.raises(Refused, match=r"noria\.yaml never named"):
+        commands(make, line()).start(of(line("--called", "evil")))
+
+
+def test_a_command_is_adopted_and_ended_with_everything_that_it_started(make: Make, tmp_path: Path) -> None:
+    first, second = commands(make, line()), commands(make, line())
+    url = first.start(of(line()))
+    assert second.start(of(line())) == url
+    helper = helper_of(tmp_path)
+    assert birth(helper) is not None
+    second.stop("assistant/1")
+    until(lambda: birth(helper) is None)
+    assert first.running() == {}
+
+
+def test_a_command_that_does_not_hear_is_killed(make: Make, tmp_path: Path) -> None:
+    host = commands(make, line("--deaf"), drain_s=0.2)
+    host.start(of(line("--deaf")))
+    helper = helper_of(tmp_path)
+    host.stop("assistant/1")
+    until(lambda: birth(helper) is None)
+
+
+@pytest.mark.chaos
+def test_nothing_is_left_of_a_command_whose_watcher_was_killed(make: Make, tmp_path: Path) -> None:
+    host = commands(make, line())
+    host.start(of(line()))
+    helper, watcher = helper_of(tmp_path), note(tmp_path, "assistant-1").pid
+    os.kill(watcher, signal.SIGKILL)
+    until(lambda: host.running() == {})
+    host.start(of(line()))
+    until(lambda: birth(helper) is None)
+    assert list(host.running()) == ["assistant/1"]
+
+
+def test_a_command_that_nobody_owns_ends_by_itself(make: Make, tmp_path: Path) -> None:
+    host = commands(make, line(), orphan_after_s=1)
+    host.start(of(line()))
+    until(lambda: host.running() == {})
+
+
+def test_a_command_that_fails_says_why_with_its_last_words(make: Make) -> None:
+    with pytest.raises(UpstreamFailed, match="no weights are there"):
+        commands(make, line("--fails")).start(of(line("--fails")))
+
+
+def test_a_command_that_is_not_installed_is_named(make: Make) -> None:
+    missing = line(run=("vllm-that-is-nowhere", "--port", "{port}"))
+    with pytest.raises(UpstreamFailed, match="vllm-that-is-nowhere can't be started") as caught:
+        commands(make, missing).start(of(missing))
+    assert "Install it" in caught.value.remedy
+
+
+def test_a_command_has_its_own_time_to_become_ready(make: Make) -> None:
+    late = line(health="/never", start_timeout_s=0.3)
+    with pytest.raises(NotReady, match="did not answer"):
+        commands(make, late).start(of(late))
 
 
 # --- a real language model, where its runtime and its weights are installed -------------------------------------------

@@ -93,12 +93,12 @@ def upload(registry: ModelRegistry, name: str, path: Path) -> str:
 
 def test_a_logged_model_becomes_a_version_with_its_tags(case: Case, name: str) -> None:
     uri = case.log_model("good")
-    version = case.registry.register(uri, name, {"noria.source": "our tweets", "noria.trusted": "true"})
+    version = case.registry.register(uri, name, {"noria.source": "our tweets", "noria.trusted": "yes"})
     assert (version.name, version.version, version.ref) == (name, "1", f"{name}/1")
     assert version.flavor is Flavor.PYFUNC
     assert version.uri == f"models:/{name}/1"
     assert version.source == "our tweets"
-    assert version.tags["noria.trusted"] == "true"
+    assert version.tags["noria.trusted"] == "yes"
     assert len(version.checksum) == 64
     assert case.registry.version(name, "1") == version
 

@@ -84,6 +84,18 @@ class UpstreamCredentials:
             case Auth.ENTRA:
                 return {"authorization": f"Bearer {await self._token(SCOPES[upstream.kind])}"}
 
+    def demand(self, upstream: Upstream) -> None:
+        """See that there is something to be known by, without asking anybody.
+
+        Raises:
+            NoCredentials: A key isn't set.
+            MissingExtra: azure-identity isn't installed.
+        """
+        if upstream.auth is Auth.KEY:
+            _with_key(upstream, self.secret(upstream.key))
+        elif upstream.auth is Auth.ENTRA and self._asked is None:
+            self._asked = self.source()
+
     async def _token(self, scope: str) -> str:
         """A token that lasts a while yet; however many wait for one, one is asked for."""
         known = self._tokens.get(scope)

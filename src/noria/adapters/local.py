@@ -1,4 +1,4 @@
-"""Model servers on this machine: one process for each version, on a unix socket.
+"""Model servers on this machine: one process for each version, on a unix socket; commands on a loopback port.
 
 They are nobody's children: they go on when the worker dies, and the next worker finds them by the note that each has in
 the run folder (process id and the time that process was born, so that a recycled id is no mistake) and adopts them. A
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 from noria.adapters.codec import decode, encode, error_from_json, error_to_json
 from noria.adapters.processes import answers, birth
+from noria.domain.deployment import CommandLine, wire_of
 from noria.domain.endpoint import Wire
-from noria.domain.errors import NoriaError, NotReady, StorageCorrupted, UnknownModel, UpstreamFailed
+from noria.domain.errors import NoriaError, NotReady, Refused, StorageCorrupted, UnknownModel, UpstreamFailed
 from noria.domain.model import Flavor, ModelVersion
 
 LONGEST_SOCKET_PATH = 100
@@ -42,6 +45,9 @@ class Note:
     pid: int
     born: str
     url: str
+    health: str = "/health"
+    group: bool = False
+    """Whether it is a command, which is ended with everything that it started."""
 
 
 class LocalHost:
@@ -51,6 +57,8 @@ class LocalHost:
         run_dir: Folder for notes, sockets and logs.
         download: Where the version's model files are on this machine (`ModelRegistry.download`).
         lock_file: The worker's lock; servers end when nobody has held it for `orphan_after_s` seconds.
+        command: Checksum → the command that the project file named; None for one that it never did.
+        folder: Where commands are run.
         start_timeout_s: Longest time that a start may take.
         patience_s: How long a server that is there already may be silent before it is replaced.
         drain_s: Longest time that requests under way may take when a server is stopped.
@@ -62,6 +70,8 @@ class LocalHost:
         download: Callable[[ModelVersion], Path],
         lock_file: Path,
         *,
+        command: Callable[[str], CommandLine | None] = lambda _: None,
+        folder: Path | None = None,
         start_timeout_s: float = 120,
         patience_s: float = 30,
         drain_s: float = 30,
@@ -70,6 +80,8 @@ class LocalHost:
         self._run_dir = run_dir
         self._download = download
         self._lock_file = lock_file
+        self._command = command
+        self._folder = folder
         self._start_timeout_s = start_timeout_s
         self._patience_s = patience_s
         self._drain_s = drain_s
@@ -79,13 +91,14 @@ class LocalHost:
 
     def wire(self, version: ModelVersion) -> Wire:
         """See `ports.ModelHost`."""
-        return Wire.OPENAI if version.flavor is Flavor.GGUF else Wire.MLFLOW
+        return wire_of(version)
 
     def start(self, version: ModelVersion) -> str:
         """See `ports.ModelHost`.
 
         Raises:
             NoriaError: What the server itself says it failed of, for example UntrustedArtifact or MissingExtra.
+            Refused: It is a command that no project file in service has named.
             UpstreamFailed: It died while it started.
             NotReady: It didn't answer in time.
         """
@@ -94,13 +107,18 @@ class LocalHost:
             if note is not None and self._alive(note):
                 with suppress(NoriaError):
                     return self._wait(note, 0, self._patience_s)
+            if note is not None:
+                self._end_what_is_left(note)
             log_size = self._make_room(version.ref)
+            if version.flavor is Flavor.COMMAND:
+                line = self._demand_command(version)
+                return self._wait(self._spawn_command(version, line), log_size, line.start_timeout_s)
             return self._wait(self._spawn(version), log_size, self._start_timeout_s)
 
     def running(self) -> Mapping[str, str]:
         """See `ports.ModelHost`."""
         self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
-        return {note.ref: note.url for note in self._notes() if self._alive(note) and answers(note.url)}
+        return {note.ref: note.url for note in self._notes() if self._alive(note) and answers(note.url, note.health)}
 
     def stop(self, ref: str) -> None:
         """See `ports.ModelHost`. A version that isn't running is left alone."""
@@ -126,23 +144,51 @@ class LocalHost:
     def _spawn(self, version: ModelVersion) -> Note:
         url = f"unix:{self._socket(version.ref)}"
         command = [sys.executable, "-m", "noria.modelserver", *self._arguments(version), "--listen", url]
-        with self._file(version.ref, "log").open("ab") as log:
+        process = self._popen(version.ref, command, dict.fromkeys(_THREAD_LIMITS, "1"))
+        return self._noted(Note(version.ref, process.pid, birth(process.pid) or "", url))
+
+    def _spawn_command(self, version: ModelVersion, line: CommandLine) -> Note:
+        port = free_port()
+        watcher = [sys.executable, "-m", "noria.modelserver", *self._identity(version)]
+        process = self._popen(version.ref, [*watcher, "--command", *line.arguments(port)], line.environment)
+        name = f"#{quote(line.model, safe='')}" if line.wire is Wire.OPENAI else ""
+        url, born = f"http://127.0.0.1:{port}{name}", birth(process.pid) or ""
+        return self._noted(Note(version.ref, process.pid, born, url, line.health, group=True))
+
+    def _popen(self, ref: str, command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        with self._file(ref, "log").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | dict.fromkeys(_THREAD_LIMITS, "1"),
+                env=os.environ | environment,
+                cwd=self._folder,
                 start_new_session=True,
             )
         self._children[process.pid] = process
-        note = Note(version.ref, process.pid, birth(process.pid) or "", url)
-        _write(self._file(version.ref, "json"), encode(note))
+        return process
+
+    def _noted(self, note: Note) -> Note:
+        _write(self._file(note.ref, "json"), encode(note))
         return note
 
-    def _arguments(self, version: ModelVersion) -> list[str]:
+    def _demand_command(self, version: ModelVersion) -> CommandLine:
+        """The version's command as the project file had it: what the registry says is compared, never run."""
+        line = self._command(version.checksum)
+        if line is None:
+            raise Refused(
+                f"{version.ref} is a command that noria.yaml never named, so it isn't run.",
+                "Write the command under command: of its endpoint and take the file into service with noria apply.",
+            )
+        return line
+
+    def _identity(self, version: ModelVersion) -> list[str]:
         arguments = ["--name", version.name, "--version", version.version]
-        arguments += ["--project-lock", str(self._lock_file), "--orphan-after", str(self._orphan_after_s)]
+        return [*arguments, "--project-lock", str(self._lock_file), "--orphan-after", str(self._orphan_after_s)]
+
+    def _arguments(self, version: ModelVersion) -> list[str]:
+        arguments = self._identity(version)
         path = self._download(version)
         if version.flavor is Flavor.GGUF:
             arguments += ["--gguf", str(gguf_file(path))]
@@ -158,7 +204,7 @@ class LocalHost:
     def _wait(self, note: Note, log_size: int, timeout_s: float) -> str:
         """The server's URL, once it answers; one that doesn't is killed."""
         deadline = time.monotonic() + timeout_s
-        while not answers(note.url):
+        while not answers(note.url, note.health):
             if not self._alive(note):
                 raise self._failure(note, log_size)
             if time.monotonic() > deadline:
@@ -188,12 +234,21 @@ class LocalHost:
         self._signal(note, signal.SIGKILL)
         while self._alive(note):
             time.sleep(0.01)
+        self._end_what_is_left(note)
         self._file(note.ref, "json").unlink(missing_ok=True)
+        if not note.url.startswith("unix:"):
+            return
         path = Path(note.url.removeprefix("unix:"))
         path.unlink(missing_ok=True)
         if path.parent != self._run_dir:
             with suppress(OSError):
                 path.parent.rmdir()
+
+    def _end_what_is_left(self, note: Note) -> None:
+        """End what a command's watcher left behind. Its number belongs to nobody else while anything of it lives."""
+        if note.group and birth(note.pid) is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(note.pid, signal.SIGKILL)
 
     def _signal(self, note: Note, number: int) -> None:
         if self._alive(note):
@@ -258,6 +313,13 @@ def gguf_file(path: Path) -> Path:
     if len(files) != 1:
         raise UnknownModel(f"{path} holds {len(files)} GGUF files.", "Register a version with exactly one.")
     return files[0]
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def failure_line(error: NoriaError) -> str:

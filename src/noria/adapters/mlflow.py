@@ -29,7 +29,7 @@ from noria.domain.model import Alias, Flavor, ModelVersion
 
 FLAVOR = "noria.flavor"
 TRUSTED = "noria.trusted"
-"""`true` if loading the files may run code that the project answers for (`UntrustedArtifact` otherwise)."""
+"""`yes` if loading the files may run code that somebody answers for (`UntrustedArtifact` otherwise)."""
 LICENCE = "noria.licence"
 SOURCE = "noria.source"
 CHECKSUM = "noria.checksum"
@@ -140,7 +140,8 @@ class MlflowRegistry:
     def download(self, version: ModelVersion, artifact: str = "") -> Path:
         """See `ports.ModelRegistry`; nothing is copied where the artefacts lie on this machine.
 
-        A GGUF version's path is the file itself, any other's the folder of the MLflow model.
+        The path of a version that is one file (GGUF, a command, a model elsewhere) is that file; any other's is the
+        folder of the MLflow model.
         """
         missing = UnknownModel(f"{version.ref} has no artefact {artifact or 'at all'}.", "Train or add it again.")
         with self._asking(missing) as client:
@@ -151,8 +152,8 @@ class MlflowRegistry:
             path = self._fetch(where)
         if not path.exists():
             raise missing
-        if version.flavor is Flavor.GGUF and not artifact and path.is_dir():
-            return next(path.glob("*.gguf"))
+        if version.flavor is not Flavor.PYFUNC and not artifact and path.is_dir():
+            return next(path.glob("*.gguf" if version.flavor is Flavor.GGUF else "*.json"))
         return path
 
     def attach(self, version: ModelVersion, files: Mapping[str, bytes], folder: str) -> None:

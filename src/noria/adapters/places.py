@@ -55,13 +55,13 @@ def url_of(upstream: Upstream, model: str, path: str) -> str:
             return base.removesuffix("/invocations") + "/invocations"
 
 
-def named(upstream: Upstream, model: str, body: bytes) -> bytes:
-    """A JSON body with the name that the upstream has for its model; everything else stays byte for byte."""
+def named(kind: UpstreamKind, model: str, body: bytes) -> bytes:
+    """A JSON body with the name that an upstream of that kind has for its model; all else stays byte for byte."""
     try:
         fields = _fields.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return body
-    if upstream.kind in (UpstreamKind.OPENAI, UpstreamKind.AZURE):
+    if kind in (UpstreamKind.OPENAI, UpstreamKind.AZURE):
         name = _encode(model)
         if bytes(fields.get("model", b"")) == name:
             return body

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 WATCH_S = 0.5
 """Pause between two looks at whether the parent is still there, in seconds."""
@@ -15,11 +16,15 @@ _PROC = Path("/proc")
 """Linux; other systems are asked through `ps`."""
 
 
-def answers(url: str, timeout_s: float = 2) -> bool:
-    """Whether a model server says that it is well."""
-    connection = _UnixConnection(url.removeprefix("unix:"), timeout=timeout_s)
+def answers(url: str, path: str = "/health", timeout_s: float = 2) -> bool:
+    """Whether a model server, at `unix:/path/to.sock` or `http://host:port`, says that it is well."""
+    connection: http.client.HTTPConnection
+    if url.startswith("unix:"):
+        connection = _UnixConnection(url.removeprefix("unix:"), timeout=timeout_s)
+    else:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import aiohttp
 from yarl import URL
@@ -19,7 +20,7 @@ from noria.adapters.places import PREFIX, named, split, url_of
 from noria.adapters.upstream import HttpUpstream, explained, read
 from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed
 from noria.ports import Credentials, UpstreamReply
-from noria.settings import Upstream
+from noria.settings import Upstream, UpstreamKind
 
 CONNECT_S = 10.0
 """Longest time to wait for a connection, name and TLS included, in seconds."""
@@ -52,8 +53,12 @@ class ProjectUpstream:
         self, url: str, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> Coroutine[Any, Any, UpstreamReply]:
         """See the port."""
-        there = self._elsewhere if url.startswith(PREFIX) else self._local
-        return there.post(url, path, body, headers, timeout_s)
+        if url.startswith(PREFIX):
+            return self._elsewhere.post(url, path, body, headers, timeout_s)
+        if url.startswith("http:") and "#" in url:  # a command, with what it calls its model
+            url, _, model = url.partition("#")
+            body = named(UpstreamKind.OPENAI, unquote(model), body)
+        return self._local.post(url, path, body, headers, timeout_s)
 
     def reachable(self, url: str) -> Awaitable[bool]:
         """Whether something listens there and could be asked. Connects, if at all, and sends nothing.
@@ -61,8 +66,9 @@ class ProjectUpstream:
         Raises:
             NotReady: It can't be asked; the sentence says why.
         """
-        there = self._elsewhere if url.startswith(PREFIX) else self._local
-        return there.reachable(url)
+        if url.startswith(PREFIX):
+            return self._elsewhere.reachable(url)
+        return self._local.reachable(url.partition("#")[0] if url.startswith("http:") else url)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -88,7 +94,7 @@ class Elsewhere:
         upstream, model, where = self._place(url, path)
         known_by = await self._credentials.headers(upstream)
         if headers.get("content-type", _JSON).startswith(_JSON):
-            body = named(upstream, model, body)
+            body = named(upstream.kind, model, body)
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s))
         sent = {**headers, **_ALWAYS, **upstream.headers, **known_by}
         with _refusals(url), explained(url, _REMEDY):

@@ -126,9 +126,20 @@ class Control:
             champion = self._router.route(endpoint).champion
             reachable = await self._reachable(champion.url)
         except NoriaError as error:
-            return error.problem
+            return await self._why_not_asked(endpoint) or error.problem
         if not reachable:
             return f"The model server of {endpoint}'s champion {champion.ref} does not answer."
+        return ""
+
+    async def _why_not_asked(self, endpoint: str) -> str:
+        """Why a model elsewhere that the project names for an endpoint couldn't be asked; empty if it could."""
+        named = self._router.project.endpoints[endpoint].deployment
+        if named is None:
+            return ""
+        try:
+            await self._reachable(f"upstream:{named.upstream}/{named.model}")
+        except NoriaError as error:
+            return error.problem
         return ""
 
 

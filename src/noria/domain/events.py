@@ -132,16 +132,20 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateRegistered:
-    """A version with its card is in the registry and waits for its gates. `run_id` is empty for an upload."""
+    """A version with its card is in the registry and waits for its gates. `run_id` is empty for an upload.
+
+    `again` tells apart that a version which was judged before is proposed once more.
+    """
 
     endpoint: str
     model: str
     version: str
     run_id: str = ""
+    again: str = ""
 
     @property
     def id(self) -> str:
-        return f"candidate:{self.endpoint}:{self.model}/{self.version}"
+        return f"candidate:{self.endpoint}:{self.model}/{self.version}" + (f":{self.again}" if self.again else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

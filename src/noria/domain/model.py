@@ -13,6 +13,10 @@ class Flavor(StrEnum):
     """Any MLflow model: Noria's batching model server loads it."""
     GGUF = "gguf"
     """A llama.cpp model file: the llama.cpp runtime loads it."""
+    COMMAND = "command"
+    """A command of the project file that listens on a port."""
+    EXTERNAL = "external"
+    """A model that one of the project's upstreams serves."""
 
 
 class Alias(StrEnum):

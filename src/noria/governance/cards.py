@@ -21,6 +21,8 @@ _EVIDENCE = "evidence.json"
 _ENVIRONMENT = {
     Flavor.PYFUNC: ("noria", "mlflow", "scikit-learn", "skops", "numpy"),
     Flavor.GGUF: ("noria", "xllamacpp"),
+    Flavor.COMMAND: ("noria",),
+    Flavor.EXTERNAL: ("noria",),
 }
 
 

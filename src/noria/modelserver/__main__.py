@@ -24,6 +24,8 @@ def main() -> int:
         stream=sys.stderr,
     )
     try:
+        if options.command:
+            return _serve_command(options)
         if options.gguf:
             _serve_gguf(options)
         else:
@@ -58,6 +60,12 @@ def _serve_gguf(options: argparse.Namespace) -> None:
     serve(gguf, partial(_watch, options))
 
 
+def _serve_command(options: argparse.Namespace) -> int:
+    from noria.modelserver.command import serve
+
+    return serve(options.command, partial(_watch, options))
+
+
 def _watch(options: argparse.Namespace) -> None:
     """End when the project has no worker for a while."""
     if options.project_lock:
@@ -74,7 +82,8 @@ def _arguments() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--path", type=Path, help="folder of an MLflow model")
     what.add_argument("--gguf", type=Path, help="llama.cpp model file")
-    parser.add_argument("--listen", required=True, help="unix:/path/to.sock or tcp:127.0.0.1:PORT")
+    what.add_argument("--command", nargs=argparse.REMAINDER, help="command that listens by itself; comes last")
+    parser.add_argument("--listen", default="", help="unix:/path/to.sock or tcp:127.0.0.1:PORT")
     parser.add_argument("--name", required=True, help="registered model")
     parser.add_argument("--version", required=True, help="its version")
     parser.add_argument("--trust", action="store_true", help="load files that could run code")

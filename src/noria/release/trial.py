@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from noria.domain.errors import InvalidData, UpstreamFailed
+from noria.domain.errors import InvalidData, InvalidRequest, UpstreamFailed
 from noria.evaluation.payloads import outputs, probabilities
 from noria.ports import Upstream
 
@@ -34,6 +34,10 @@ PROMPTS = (
 )
 """What a chat version is asked."""
 MAX_TOKENS = 32
+MAX_THOUGHT = 1024
+"""Tokens for a model that thinks before it answers: what it thought counts, too."""
+_OTHERWISE = (b"max_completion_tokens", b"temperature")
+"""What a refusal names that is about how we asked."""
 _HEADERS = {"content-type": "application/json"}
 
 
@@ -108,9 +112,8 @@ class Trial:
         said, latencies = [], []
         async with self._client() as client:
             for prompt in prompts:
-                body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": MAX_TOKENS, "temperature": 0}
                 begun = time.perf_counter()
-                reply = await _post(client, url, "/v1/chat/completions", body)
+                reply = await _complete(client, url, [{"role": "user", "content": prompt}])
                 latencies.append((time.perf_counter() - begun) * 1000)
                 if len(answer := outputs(reply)) != 1:
                     raise _garbage(url, reply)
@@ -133,14 +136,24 @@ async def _invoke(client: Upstream, url: str, texts: Sequence[str]) -> bytes:
     return reply
 
 
-async def _post(client: Upstream, url: str, path: str, body: object) -> bytes:
+async def _complete(client: Upstream, url: str, messages: list[dict[str, str]]) -> bytes:
+    """A chat's answer. A model that thinks before it answers takes neither `max_tokens` nor a temperature, and says
+    so with a 400; it is asked again as it wants to be."""
+    path, body = "/v1/chat/completions", {"messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0}
+    try:
+        return await _post(client, url, path, body)
+    except InvalidRequest:
+        return await _post(client, url, path, {"messages": messages, "max_completion_tokens": MAX_THOUGHT})
+
+
+async def _post(client: Upstream, url: str, path: str, body: Mapping[str, object]) -> bytes:
     reply = await client.post(url, path, msgspec.json.encode(body), _HEADERS, TIMEOUT_S)
     answer = b"".join([chunk async for chunk in reply.chunks])
     if reply.status != 200:
-        raise UpstreamFailed(
-            f"The model server at {url} answered {path} with {reply.status}: {answer[:300].decode(errors='replace')}",
-            "See its log in .noria/run.",
-        )
+        said = f"The model server at {url} answered {path} with {reply.status}: {answer[:300].decode(errors='replace')}"
+        if reply.status == 400 and "max_tokens" in body and any(hint in answer for hint in _OTHERWISE):
+            raise InvalidRequest(said)
+        raise UpstreamFailed(said, "See its log in .noria/run.")
     return answer
 
 

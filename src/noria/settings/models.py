@@ -52,7 +52,7 @@ class Command(Strict):
     @classmethod
     def _names_its_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not any("{port}" in word for word in value):
-            raise PydanticCustomError("port", "write {{port}} where the command takes its port")
+            raise PydanticCustomError("port", "write {port} where the command takes its port")
         return value
 
 

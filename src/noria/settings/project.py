@@ -11,7 +11,7 @@ from noria.settings.basics import Duration, Name, Strict
 from noria.settings.log import Log, Redaction, Region, Telemetry
 from noria.settings.loop import Monitors, RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
-from noria.settings.traffic import Limits, Routing, Server, Upstream
+from noria.settings.traffic import Limits, Routing, Server, Upstream, UpstreamKind
 
 
 class Task(StrEnum):
@@ -102,6 +102,8 @@ class Project(Strict):
             at = {"name": name}
             if endpoint.deployment is not None and endpoint.deployment.upstream not in self.upstreams:
                 raise PydanticCustomError("upstream", "endpoints.{name}.deployment: name one of the upstreams", at)
+            if (problem := _mismatch(endpoint, self.upstreams)) is not None:
+                raise PydanticCustomError("wire", "endpoints.{name}." + problem, at)
             if any(other not in self.endpoints or other == name for other in endpoint.routing.fallbacks):
                 raise PydanticCustomError("fallbacks", "endpoints.{name}.routing.fallbacks: name other endpoints", at)
         return self
@@ -114,3 +116,15 @@ class Project(Strict):
     def model_name(self, endpoint: str) -> str:
         """Registered model behind an endpoint."""
         return self.endpoints[endpoint].model or endpoint
+
+
+def _mismatch(endpoint: Endpoint, upstreams: Mapping[str, Upstream]) -> str | None:
+    """Why what an endpoint's model is can't do what the endpoint does; None if it can."""
+    predicts = endpoint.task is Task.CLASSIFICATION
+    if endpoint.deployment is not None:
+        kind = upstreams[endpoint.deployment.upstream].kind
+        if predicts and kind not in (UpstreamKind.MLFLOW, UpstreamKind.DATABRICKS):
+            return "deployment: a classification endpoint needs an upstream of kind mlflow or databricks"
+    if endpoint.command is not None and predicts != (endpoint.command.wire == "mlflow"):
+        return "command: write wire: mlflow for classification, wire: openai for chat"
+    return None

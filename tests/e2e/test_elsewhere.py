@@ -1,0 +1,140 @@
+"""Models that Noria doesn't hold itself, on a project that is really up: at an upstream, and behind a command."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import openai
+import pytest
+
+from fakes.azure import azure
+from fakes.running import Running, noria
+from noria.adapters.processes import birth
+
+SERVER = Path(__file__).parents[1] / "fakes" / "serve_chat.py"
+POLICY = """
+name: assistant
+intended_use: Answer what customers ask about their parcels.
+forbidden_use: [Legal advice]
+owner: support
+review_by: "2100-01-01"
+rules: {max_latency_p95_ms: 20000}
+"""
+DEPLOYMENT = """
+project: shop
+server: {{port: 0}}
+upstreams:
+  azure: {{kind: azure, url: "{url}", key: SHOP_AZURE_KEY, private: {private}}}
+endpoints:
+  assistant:
+    task: chat
+    policy: policies/assistant.yaml
+    deployment: {{upstream: azure, model: gpt-4o-mini}}
+"""
+COMMAND = """
+project: shop
+server: {{port: 0}}
+endpoints:
+  assistant:
+    task: chat
+    policy: policies/assistant.yaml
+    command:
+      run: ["{python}", "{server}", "{{port}}"]
+      health: /health/ready
+      environment: {{TONE: "{tone}"}}
+      licence: MIT
+      source: a script of the tests
+"""
+
+
+def project(root: Path, text: str) -> Running:
+    """A project with that text, not up yet."""
+    (root / "policies").mkdir(parents=True)
+    (root / "policies" / "assistant.yaml").write_text(dedent(POLICY))
+    (root / "noria.yaml").write_text(text)
+    return Running(root)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[list[Running]]:
+    """Projects that are stopped at the end."""
+    begun: list[Running] = []
+    yield begun
+    for each in begun:
+        each.stop()
+
+
+def chat(running: Running, content: str, **more: Any) -> Any:
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+        return client.chat.completions.with_raw_response.create(
+            model="assistant", messages=[{"role": "user", "content": content}], **more
+        )
+
+
+@pytest.mark.slow
+def test_a_model_of_azures_answers_through_noria_and_is_on_record(
+    tmp_path: Path, up: list[Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_AZURE_KEY", "azure-key")
+    with azure() as double:
+        shop = project(tmp_path / "shop", DEPLOYMENT.format(url=double.url, private="true"))
+        up.append(shop.start())
+        raw = chat(shop, "where is my parcel?")
+        assert raw.parse().choices[0].message.content == "You said: where is my parcel?"
+        assert raw.headers["x-noria-version"] == "assistant/1"
+        path, headers, body = double.last
+        assert (path, headers["api-key"], body["model"]) == ("/openai/v1/chat/completions", "azure-key", "gpt-4o-mini")
+        with openai.OpenAI(base_url=f"{shop.url}/v1", api_key="none") as client:
+            stream = client.chat.completions.create(
+                model="assistant", messages=[{"role": "user", "content": "stream it"}], stream=True
+            )
+            pieces = [c.choices[0].delta.content or "" for c in stream if c.choices]
+        assert "".join(pieces).strip() == "You said: stream it"
+        assert shop.shipped()
+        rows = shop.rows("select model_name, model_version, status_code, response from inference")
+        assert [(r["model_name"], r["model_version"], r["status_code"]) for r in rows] == [("assistant", "1", 200)] * 2
+        assert "where is my parcel" in str(rows)
+        card = noria(shop.root, "card", "show", "assistant", "--raw").stdout
+        assert "azure:gpt-4o-mini" in card
+        everything = b"".join(p.read_bytes() for p in (shop.root / ".noria").rglob("*") if p.is_file())
+        assert b"azure-key" not in everything, "a key is never written anywhere"
+
+
+@pytest.mark.slow
+def test_a_key_that_is_not_set_is_why_it_is_not_ready_and_nothing_is_asked(
+    tmp_path: Path, up: list[Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOP_AZURE_KEY", raising=False)
+    with azure() as double:
+        shop = project(tmp_path / "shop", DEPLOYMENT.format(url=double.url, private="true"))
+        up.append(shop)
+        with pytest.raises(AssertionError, match="did not happen"):
+            shop.start(timeout_s=4)
+        status, said, _ = shop.get("/readyz")
+        assert (status, "SHOP_AZURE_KEY isn't set" in str(said["problems"])) == (503, True)
+        assert double.asked == []
+
+
+@pytest.mark.slow
+def test_a_command_answers_through_noria_and_another_one_replaces_it(tmp_path: Path, up: list[Running]) -> None:
+    text = COMMAND.format(python=sys.executable, server=SERVER, tone="")
+    shop = project(tmp_path / "shop", text)
+    up.append(shop.start())
+    raw = chat(shop, "hello")
+    assert raw.parse().choices[0].message.content == "You said: hello"
+    assert raw.headers["x-noria-version"] == "assistant/1"
+    kinder = COMMAND.format(python=sys.executable, server=SERVER, tone="Kindly. ")
+    (shop.root / "noria.yaml").write_text(kinder + "    rollout: {shadow_requests: 0, steps: [50], step_requests: 1}\n")
+    noria(shop.root, "apply", "--yes")
+
+    def replaced() -> bool:
+        return bool(chat(shop, "hello").headers["x-noria-version"] == "assistant/2")
+
+    shop.wait_until(replaced, 90)
+    shop.wait_until(lambda: shop.endpoint()["champion"]["version"] == "2", 90)
+    assert chat(shop, "hello").parse().choices[0].message.content == "Kindly. You said: hello"
+    pid = shop.processes()["assistant/2"]
+    shop.stop()
+    assert birth(pid) is None
