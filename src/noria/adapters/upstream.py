@@ -1,18 +1,17 @@
-"""Calls model servers over HTTP: unix sockets for the ones that we run, TCP for the others.
+"""Calls model servers that are at an address of their own: a unix socket for those that we run, TCP for commands.
 
-One connection pool for each address. Whether a failed request may have reached the server is said with the error,
-because that decides whether it may be sent again.
+Every request passes here, so this is HTTP/1.1 with nothing that these servers don't need: no TLS, no redirects, no
+compression, no cookies. One pool of connections for each address. Whether a failed request may have reached the server
+is said with the error, because that decides whether it may be sent again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-import aiohttp
-
+from noria.adapters.connections import REMEDY, Connection
 from noria.domain.errors import UpstreamFailed, UpstreamTimeout
-from noria.ports import Chunks, UpstreamReply
+from noria.ports import UpstreamReply
 
 CONNECT_S = 2.0
 """Longest time to wait for a connection, in seconds."""
@@ -20,26 +19,33 @@ KEEP_ALIVE_S = 2.0
 """How long an idle connection is kept, in seconds: less than any server's own limit (uvicorn's is 5), so that
 a request is never written to a connection that the server is about to close."""
 UNIX = "unix:"
-_REMEDY = "The worker starts it again by itself; see noria status if this goes on."
+_MOST_PATHS = 64
+"""Request lines that a pool remembers."""
 
 
 class HttpUpstream:
-    """The `Upstream` port over aiohttp. Belongs to the event loop that first uses it."""
+    """The `Upstream` port over plain sockets. Belongs to the event loop that first uses it."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._pools: dict[str, Pool] = {}
 
     async def post(
         self, url: str, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> UpstreamReply:
         """See the port. Redirects are answers like any other: they are not followed."""
-        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s))
-        session, base = self._session(url)
-        with explained(url):
-            response = await session.post(
-                base + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
-            )
-        return read(response, url)
+        pool = self._pools.get(url)
+        if pool is None:
+            pool = self._pools[url] = Pool(url)
+        request = pool.request(path, headers, body)
+        connection = pool.idle()
+        if connection is None:
+            connect_s = min(CONNECT_S, timeout_s)
+            begun = asyncio.get_running_loop().time()
+            connection = await pool.connect(connect_s)
+            timeout_s = max(begun + timeout_s - asyncio.get_running_loop().time(), 0.001)
+        exchange = connection.send(request, timeout_s)
+        await exchange.begin()
+        return UpstreamReply(exchange.status, exchange.headers, exchange)
 
     async def reachable(self, url: str) -> bool:
         """Whether something listens there. Connects and sends nothing."""
@@ -49,8 +55,7 @@ class HttpUpstream:
                     _, writer = await asyncio.open_unix_connection(url.removeprefix(UNIX))
                 else:
                     parts = urlsplit(url)
-                    port = parts.port or (443 if parts.scheme == "https" else 80)
-                    _, writer = await asyncio.open_connection(parts.hostname, port)
+                    _, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError):
@@ -59,72 +64,120 @@ class HttpUpstream:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
-
-    def _session(self, url: str) -> tuple[aiohttp.ClientSession, str]:
-        """The pool for an address, and what a path is appended to."""
-        unix = url.startswith(UNIX)
-        key = url if unix else "tcp"
-        if key not in self._sessions:
-            self._sessions[key] = _new_session(url.removeprefix(UNIX) if unix else "")
-        return self._sessions[key], "http://localhost" if unix else url.rstrip("/")
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            await pool.aclose()
 
 
-def read(response: aiohttp.ClientResponse, url: str, remedy: str = _REMEDY) -> UpstreamReply:
-    """A response that has begun, as the port gives it."""
-    names = {name.lower(): value for name, value in response.headers.items()}
-    return UpstreamReply(response.status, names, _Body(response, url, remedy))
+class Pool:
+    """The connections to one address, as many as are asked for: the gateway says how much may be under way.
 
+    Args:
+        url: `unix:/path/to.sock` or `http://host:port`.
 
-class _Body:
-    """A response's bytes; holds the connection until the end or until it is closed."""
+    Raises:
+        UpstreamFailed: It is neither.
+    """
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, remedy: str) -> None:
-        self._response = response
-        self._remedy = remedy
-        self._chunks: AsyncIterator[bytes] = response.content.iter_any()
-        self._url = url
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._socket = url.removeprefix(UNIX) if url.startswith(UNIX) else ""
+        parts = urlsplit(url)
+        if not self._socket and (parts.scheme != "http" or not parts.hostname):
+            raise UpstreamFailed(f"{url} is no address of a model server.", REMEDY, sent=False)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._name = "localhost" if self._socket else parts.netloc.rpartition("@")[2]
+        self._base = "" if self._socket else parts.path.rstrip("/")
+        self._lines: dict[str, str] = {}
+        self._connections: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._reaper: asyncio.TimerHandle | None = None
 
-    def __aiter__(self) -> Chunks:
-        return self
+    def request(self, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """A request as it is sent.
 
-    async def __anext__(self) -> bytes:
-        with explained(self._url, self._remedy):
-            return await anext(self._chunks)
+        Raises:
+            UpstreamFailed: A header or the path would be read as something else than it is.
+        """
+        line = self._lines.get(path) or self._line(path)
+        said = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if said.count("\n") != len(headers) or said.count("\r") != len(headers):
+            raise UpstreamFailed("A header holds a line break.", "Send it without.", sent=False)
+        return f"{line}{said}content-length: {len(body)}\r\n\r\n".encode("latin-1", "replace") + body
+
+    def idle(self) -> Connection | None:
+        """The connection that was used last, if it is still good."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_for() < KEEP_ALIVE_S:
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, timeout_s: float) -> Connection:
+        """A new connection.
+
+        Raises:
+            UpstreamFailed: Nobody listens.
+            UpstreamTimeout: Nobody took it in time.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._socket:
+                    _, connection = await loop.create_unix_connection(self._new, self._socket)
+                else:
+                    _, connection = await loop.create_connection(self._new, self._host, self._port)
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"The model server at {self.url} took no connection in time.", REMEDY, sent=False
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UpstreamFailed(f"The model server at {self.url} is not listening.", REMEDY, sent=False) from error
+        return connection
+
+    def released(self, connection: Connection) -> None:
+        """A connection's exchange is over and it can have another one."""
+        self._idle.append(connection)
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._reap)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
 
     async def aclose(self) -> None:
-        """Close the connection if bytes are still to come; else it is back in the pool already."""
-        self._response.close()
+        """Close all connections, and come back once they are."""
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        closing = [connection.closed for connection in self._connections]
+        for connection in list(self._connections):
+            connection.abort()
+        if closing:
+            await asyncio.wait(closing)
 
+    def _new(self) -> Connection:
+        connection = Connection(self)
+        self._connections.add(connection)
+        return connection
 
-def _new_session(socket_path: str) -> aiohttp.ClientSession:
-    """A pool without a limit on connections: the gateway says how much may be under way."""
-    connector: aiohttp.BaseConnector = (
-        aiohttp.UnixConnector(socket_path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        if socket_path
-        else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-    )
+    def _reap(self) -> None:
+        """Close what was idle for too long."""
+        self._reaper = None
+        for connection in [one for one in self._idle if one.idle_for() >= KEEP_ALIVE_S]:
+            self._idle.remove(connection)
+            connection.abort()
+        if self._idle:
+            self._reaper = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._reap)
 
-
-@contextmanager
-def explained(url: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Turn what aiohttp raises into errors of the domain."""
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise UpstreamTimeout(f"The model server at {url} took no connection in time.", remedy, sent=False) from error
-    except TimeoutError as error:
-        raise UpstreamTimeout(
-            f"The model server at {url} took too long.", "Ask for less, or raise the endpoint's timeout."
-        ) from error
-    except aiohttp.ClientConnectorError as error:
-        raise UpstreamFailed(f"The model server at {url} is not listening.", remedy, sent=False) from error
-    except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-        raise UpstreamFailed(f"The model server at {url} broke off: {type(error).__name__}.", remedy) from error
+    def _line(self, path: str) -> str:
+        target = f"{self._base}{path}"
+        if not (target.isascii() and target.isprintable() and " " not in target and target.startswith("/")):
+            raise UpstreamFailed(f"{target[:64]!r} is no path.", "Ask for another.", sent=False)
+        if len(self._lines) >= _MOST_PATHS:
+            self._lines.clear()
+        line = self._lines[path] = f"POST {target} HTTP/1.1\r\nhost: {self._name}\r\n"
+        return line

@@ -17,7 +17,8 @@ from yarl import URL
 
 from noria.adapters.addresses import parse, why_not
 from noria.adapters.places import PREFIX, named, split, url_of
-from noria.adapters.upstream import HttpUpstream, explained, read
+from noria.adapters.replies import explained, read
+from noria.adapters.upstream import HttpUpstream
 from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed
 from noria.ports import Credentials, UpstreamReply
 from noria.settings import Upstream, UpstreamKind
