@@ -179,6 +179,44 @@ class SpoolReader(Protocol):
         ...
 
 
+class RecordView(Protocol):
+    """The tables at one version each: as they were when each was first looked at."""
+
+    def last_version(self, table: str, app_id: str) -> int:
+        """The highest version that had been written for `app_id`; 0 if none."""
+        ...
+
+    def scan(
+        self,
+        table: str,
+        *,
+        columns: Sequence[str] | None = None,
+        endpoint: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> "pa.Table":
+        """Rows of a table, as in `RecordStore.scan`."""
+        ...
+
+    def query(self, sql: str, also: "Mapping[str, Iterable[pa.Table]] | None" = None) -> "pa.Table":
+        """Run a read-only SQL query in which the tables have their own names.
+
+        Feedback shows one row for each id: repeats left out, the newest of what was said.
+
+        Args:
+            sql: The query.
+            also: Rows of tables that aren't in them yet; the query sees both as one.
+
+        Raises:
+            InvalidRequest: It can't be run, or would change something.
+        """
+        ...
+
+    def stream(self, sql: str, also: "Mapping[str, Iterable[pa.Table]] | None" = None) -> "Iterator[pa.Table]":
+        """The same piece by piece in bounded memory; the first piece is there even if nothing was found."""
+        ...
+
+
 class RecordStore(Protocol):
     """The tables: inference, feedback, profile_metrics, drift_metrics, dead_letter."""
 
@@ -208,6 +246,10 @@ class RecordStore(Protocol):
 
     def query(self, sql: str) -> "pa.Table":
         """Run a read-only SQL query in which the tables have their own names."""
+        ...
+
+    def view(self) -> RecordView:
+        """The tables as they are now, for several looks at the same rows."""
         ...
 
     def snapshot(self, table: str) -> int:

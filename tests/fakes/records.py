@@ -46,12 +46,10 @@ class MemoryRecords:
         return found.select(columns) if columns is not None else found
 
     def query(self, sql: str) -> pa.Table:
-        with TemporaryDirectory() as folder:
-            store = DeltaStore(Path(folder))
-            for table, versions in self._versions.items():
-                if versions:
-                    store.append(table, versions[-1], "memory", 1)
-            return store.query(sql)
+        return self.view().query(sql)
+
+    def view(self) -> "MemoryView":
+        return MemoryView({name: self._at(name, None) for name in SCHEMAS}, dict(self._applications))
 
     def snapshot(self, table: str) -> int:
         self._known(table)
@@ -67,6 +65,33 @@ class MemoryRecords:
         if snapshot is not None and not 0 <= snapshot < len(versions):
             raise InvalidRequest(f"{table} has no version {snapshot}.", "Name one that exists.")
         return versions[-1 if snapshot is None else snapshot] if versions else SCHEMAS[table].empty_table()
+
+
+class MemoryView:
+    """Implements ports.RecordView."""
+
+    def __init__(self, tables: dict[str, pa.Table], applications: dict[tuple[str, str], int]) -> None:
+        self._tables = tables
+        self._applications = applications
+
+    def last_version(self, table: str, app_id: str) -> int:
+        return self._applications.get((table, app_id), 0)
+
+    def scan(self, table, **options) -> pa.Table:
+        records = MemoryRecords()
+        records.append(table, self._tables[table], "memory", 1)
+        return records.scan(table, **options)
+
+    def query(self, sql: str, also=None) -> pa.Table:
+        return pa.concat_tables(self.stream(sql, also))
+
+    def stream(self, sql: str, also=None):
+        with TemporaryDirectory() as folder:
+            store = DeltaStore(Path(folder))
+            for table, rows in self._tables.items():
+                if rows.num_rows:
+                    store.append(table, rows, "memory", 1)
+            yield from store.view().stream(sql, also)
 
 
 def _instant(moment: datetime) -> pa.Scalar:

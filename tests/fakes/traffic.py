@@ -82,11 +82,12 @@ class Traffic:
         self._append("inference", rows, INFERENCE)
         return [row["databricks_request_id"] for row in rows]
 
-    def say(self, ids, labels, at=BEGIN, scores=None):
+    def say(self, ids, labels, at=BEGIN, scores=None, feedback_ids=None):
         """Feedback on these requests, all at one moment."""
+        feedback_ids = feedback_ids or [f"f{next(self._number)}" for _ in ids]
         rows = [
             {
-                "feedback_id": f"f{next(self._number)}",
+                "feedback_id": feedback_id,
                 "request_id": name,
                 "endpoint": "triage",
                 "feedback_time": at,
@@ -95,7 +96,9 @@ class Traffic:
                 "score": score,
                 "source": "human",
             }
-            for name, label, score in zip(ids, labels, scores or [None] * len(ids), strict=True)
+            for name, label, score, feedback_id in zip(
+                ids, labels, scores or [None] * len(ids), feedback_ids, strict=True
+            )
         ]
         self._append("feedback", rows, FEEDBACK)
 

@@ -90,3 +90,26 @@ def test_a_request_at_the_edge_of_an_hour_is_found(records, traffic):
     ids = traffic.ask(["a", "b"], ["x", "x"], BEGIN + HOUR - timedelta(milliseconds=1), within=timedelta(seconds=1))
     traffic.say(ids, ["x", "x"], BEGIN + 3 * HOUR)
     assert judged(records) == [1, 1]
+
+
+def test_feedback_that_is_sent_again_counts_once_also_when_it_comes_in_a_later_window(records, traffic):
+    ids = traffic.ask(["a", "b"], ["x", "x"])
+    traffic.say(ids, ["x", "y"], BEGIN + 2 * HOUR, feedback_ids=["f1", "f2"])
+    traffic.say(ids, ["x", "y"], BEGIN + 2 * HOUR, feedback_ids=["f1", "f2"])
+    traffic.say(ids, ["x", "y"], BEGIN + 30 * HOUR, feedback_ids=["f1", "f2"])
+    assert judged(records, until=BEGIN + 3 * HOUR) == [0, 1]
+    assert judged(records, since=BEGIN + 3 * HOUR) == []
+
+
+def test_feedback_that_says_something_else_under_its_id_counts_when_it_comes(records, traffic):
+    ids = traffic.ask(["a"], ["x"])
+    traffic.say(ids, ["y"], BEGIN + 2 * HOUR, feedback_ids=["f1"])
+    traffic.say(ids, ["x"], BEGIN + 5 * HOUR, feedback_ids=["f1"])
+    assert judged(records, until=BEGIN + 3 * HOUR) == [0]
+    assert judged(records, since=BEGIN + 3 * HOUR) == [1]
+
+
+def test_one_id_on_two_answers_is_two_statements(records, traffic):
+    ids = traffic.ask(["a", "b"], ["x", "x"])
+    traffic.say(ids, ["x", "x"], BEGIN + 2 * HOUR, feedback_ids=["1", "1"])
+    assert judged(records) == [1, 1]

@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone
 import deltalake
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fakes.records import MemoryRecords
 from noria.adapters import delta
 from noria.adapters.delta import DeltaStore
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
-from noria.tables import INFERENCE, PROFILE_METRICS, SCHEMAS
+from noria.evaluation.statements import newest
+from noria.tables import FEEDBACK, INFERENCE, PROFILE_METRICS, SCHEMAS
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
@@ -159,6 +162,78 @@ def test_words_inside_quotes_change_nothing(store):
 def test_sql_that_is_wrong_says_what(store, sql):
     with pytest.raises(InvalidRequest, match="can't be run"):
         store.query(sql)
+
+
+# --- views ---
+
+
+def said(feedback_id: str, hour: float, label: str | None, **more) -> dict:
+    time = NOON + timedelta(hours=hour)
+    row = {"feedback_id": feedback_id, "request_id": "r", "feedback_time": time, "label": label, "sequence": 1}
+    return row | more
+
+
+def test_sql_shows_what_was_said_once_and_the_newest_of_it(store):
+    rows = [
+        said("f1", 1, "good"),
+        said("f1", 2, "good"),
+        said("f2", 3, "good"),
+        said("f2", 4, "bad", comment="on second thoughts"),
+        said("f2", 5, "bad", comment="on second thoughts"),
+        said("f3", 6, None, score=0.5),
+        said("f1", 7, "good", request_id="another"),
+    ]
+    store.append("feedback", pa.Table.from_pylist(rows, FEEDBACK), "a", 1)
+    found = store.query("SELECT * FROM feedback ORDER BY feedback_time")
+    assert found.schema.names == FEEDBACK.names
+    assert [(row["feedback_id"], row["feedback_time"].hour) for row in found.to_pylist()] == [
+        ("f1", 13),
+        ("f2", 16),
+        ("f3", 18),
+        ("f1", 19),
+    ]
+    assert store.scan("feedback").num_rows == len(rows)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y", None]), st.sampled_from([None, 0.5]))))
+@settings(max_examples=15, deadline=None)
+def test_sql_and_monitors_see_the_same_statements(told):
+    rows = [said(name, hour, label, score=score) for hour, (name, label, score) in enumerate(told)]
+    store = MemoryRecords()
+    store.append("feedback", pa.Table.from_pylist(rows, FEEDBACK), "a", 1)
+    found = store.query("SELECT * FROM feedback ORDER BY feedback_time").to_pylist()
+    assert [row["feedback_time"] for row in found] == [row["feedback_time"] for row in newest(rows)]
+
+
+def test_a_view_stays_as_it_was_and_takes_rows_along_that_are_not_there_yet(store):
+    store.append("inference", requests(0), "a", 1)
+    view = store.view()
+    assert view.last_version("inference", "a") == 1
+    store.append("inference", requests(1), "a", 2)
+    assert view.last_version("inference", "a") == 1
+    assert ids(view.scan("inference")) == ["0"]
+    count = "SELECT count(*) AS n, max(metadata['group']) AS who FROM inference"
+    assert view.query(count).to_pylist() == [{"n": 1, "who": "united"}]
+    also = {"inference": iter([requests(2, 3), requests(4)])}
+    assert view.query(count, also).to_pylist() == [{"n": 4, "who": "united"}]
+    assert ids(view.query("SELECT * FROM inference", {"inference": [requests(2)]})) == ["0", "2"]
+
+
+def test_a_view_of_nothing_shows_what_is_not_there_yet(store):
+    view = store.view()
+    assert view.last_version("inference", "a") == 0
+    assert view.query("SELECT * FROM inference").schema.types == INFERENCE.types
+    assert ids(view.query("SELECT * FROM inference", {"inference": [requests(2)]})) == ["2"]
+
+
+def test_a_stream_gives_the_same_piece_by_piece(store):
+    store.append("inference", requests(*range(600)), "a", 1)
+    pieces = list(store.view().stream("SELECT * FROM inference"))
+    assert len(pieces) > 2
+    assert ids(pa.concat_tables(pieces)) == ids(store.scan("inference"))
+    assert next(store.view().stream("SELECT endpoint FROM inference WHERE false")).column_names == ["endpoint"]
+    with pytest.raises(InvalidRequest):
+        list(store.view().stream("DROP TABLE inference"))
 
 
 # --- the real one ---

@@ -130,6 +130,18 @@ def test_the_label_that_came_last_holds(tmp_path: Path) -> None:
     assert [(row.request_id, row.label) for row in found.rows] == [("r1", "bad"), ("r2", "bad")]
 
 
+def test_a_label_that_is_sent_again_does_not_take_back_a_correction() -> None:
+    store = MemoryRecords()
+    first, corrected = label(1, "good", 5), label(1, "bad", 9)
+    fill(
+        store,
+        [record(1)],
+        [first, corrected, {**first, "feedback_time": corrected["feedback_time"] + timedelta(hours=1)}],
+    )
+    assert [row.label for row in read_labelled(store, "triage", None).rows] == ["bad"]
+    assert count_labels(store, "triage") == 1
+
+
 def test_shadows_strangers_and_requests_without_exactly_one_text_are_not_learnt_from() -> None:
     store = MemoryRecords()
     fill(

@@ -6,12 +6,10 @@ slipped in between makes the commit fail instead of doubling rows.
 """
 
 import contextlib
-import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,15 +17,15 @@ from deltalake import (
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
-    QueryBuilder,
     Transaction,
     WriterProperties,
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from noria.adapters.delta_view import DeltaView, absent, conditions, scanned
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
-from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
+from noria.tables import PARTITION, SCHEMAS
 
 _ZSTD: Final = WriterProperties(compression="ZSTD", compression_level=3)
 _TRIES: Final = 5
@@ -40,13 +38,6 @@ _RETENTION: Final = timedelta(hours=6)
 _CONFIGURATION: Final = {"delta.logRetentionDuration": "interval 6 hours"}
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """delta-rs would look at every file of the log after every commit; `_tidy` and `optimize` do so now and then."""
-
-_QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
-_READS: Final = re.compile(r"\s*(?:select|with|explain|describe|show)\b", re.IGNORECASE)
-_WRITES: Final = re.compile(
-    r"\b(?:insert|update|delete|copy|create|drop|alter|truncate|merge|set|load|unload|call|grant|analyze)\b|;\s*\S",
-    re.I,
-)
 
 
 class DeltaStore:
@@ -72,7 +63,7 @@ class DeltaStore:
                     handle,
                     rows,
                     mode="append",
-                    schema_mode="merge" if _absent(handle, table) else None,
+                    schema_mode="merge" if absent(handle, table) else None,
                     writer_properties=_ZSTD,
                     commit_properties=once,
                     post_commithook_properties=_NO_HOOKS,
@@ -99,21 +90,11 @@ class DeltaStore:
         until: datetime | None = None,
         snapshot: int | None = None,
     ) -> pa.Table:
-        schema = SCHEMAS[table]
-        wanted = list(columns) if columns is not None else schema.names
         handle = self._open(table, snapshot)
-        if handle is None:
-            return pa.schema([schema.field(name) for name in wanted]).empty_table()
-        condition = None
-        for part in _conditions(table, endpoint, since, until):
-            condition = part if condition is None else condition & part
-        absent = _absent(handle, table)
-        found = handle.to_pyarrow_dataset().to_table(
-            columns=[name for name in wanted if name not in absent], filter=condition
-        )
-        for name in absent.intersection(wanted):
-            found = found.append_column(schema.field(name), pa.nulls(found.num_rows, schema.field(name).type))
-        return found.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
+        return scanned(table, handle, columns, *conditions(table, endpoint, since, until))
+
+    def view(self) -> DeltaView:
+        return DeltaView(self._open)
 
     def query(self, sql: str) -> pa.Table:
         """Run a read-only SQL query (DataFusion's dialect) in which the tables have their own names.
@@ -121,19 +102,7 @@ class DeltaStore:
         Raises:
             InvalidRequest: It can't be run, or would change something.
         """
-        bare = _QUOTED.sub(" '' ", sql)
-        if not _READS.match(bare) or _WRITES.search(bare):
-            raise InvalidRequest("Only one query that reads can be run.", "Begin it with SELECT or WITH.")
-        named = [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
-        builder = QueryBuilder()
-        with tempfile.TemporaryDirectory(prefix="noria-") as nothing:
-            for table in named:
-                _register(builder, table, self._open(table), _create(f"{nothing}/{table}", table, {}))
-            try:
-                result = pa.table(builder.execute(sql).read_all())
-            except Exception as error:  # DataFusion's errors have no type of their own
-                raise InvalidRequest(f"The query can't be run: {error}", "Check its tables and columns.") from error
-        return result.cast(pa.schema([pa.field(f.name, _plain(f.type), f.nullable) for f in result.schema]))
+        return self.view().query(sql)
 
     def snapshot(self, table: str) -> int:
         handle = self._open(table)
@@ -207,26 +176,6 @@ def _create(uri: str, table: str, options: dict[str, str]) -> DeltaTable:
     )
 
 
-def _absent(handle: DeltaTable, table: str) -> set[str]:
-    """Columns that a table made by an older version of Noria doesn't have yet; the next append adds them."""
-    return set(SCHEMAS[table].names).difference(field.name for field in handle.schema().fields)
-
-
-def _register(builder: QueryBuilder, table: str, handle: DeltaTable | None, empty: DeltaTable) -> None:
-    """Give a query a table under its own name, with all columns that it has today."""
-    if handle is None or not (absent := _absent(handle, table)):
-        builder.register(table, handle or empty)
-        return
-    builder.register(f"{table}__empty", empty)
-    builder.register(f"{table}__old", handle)
-    columns = [f'"{name}"' for name in SCHEMAS[table].names]
-    known = [f'NULL AS "{name}"' if name in absent else f'"{name}"' for name in SCHEMAS[table].names]
-    builder.execute(
-        f"CREATE VIEW {table} AS SELECT {', '.join(columns)} FROM {table}__empty"  # noqa: S608 (names from the schema)
-        f" UNION ALL SELECT {', '.join(known)} FROM {table}__old"
-    )
-
-
 def _unwritable(table: str, error: Exception) -> LogUnavailable:
     remedy = "Free space or let Noria write there; the worker tries again."
     return LogUnavailable(f"The table {table} can't be written: {error}", remedy)
@@ -246,38 +195,3 @@ def _compacted(handle: DeltaTable, target_bytes: int | None) -> int:
         target_size=target_bytes, writer_properties=_ZSTD, post_commithook_properties=_NO_HOOKS
     )
     return int(done["numFilesRemoved"])
-
-
-def _conditions(
-    table: str, endpoint: str | None, since: datetime | None, until: datetime | None
-) -> Iterator[pc.Expression]:
-    """The filters of a scan; those on a partition let whole folders be skipped."""
-    time = pc.field(*TIME_COLUMN[table].split("."))
-    day = next((pc.field(name) for name in PARTITION.get(table, ())), None)
-    if endpoint is not None:
-        yield pc.field("endpoint") == endpoint
-    if since is not None:
-        yield time >= _instant(since)
-        if day is not None:
-            yield day >= since.astimezone(UTC).date()
-    if until is not None:
-        yield time < _instant(until)
-        if day is not None:
-            yield day <= until.astimezone(UTC).date()
-
-
-def _instant(moment: datetime) -> pa.Scalar:
-    return pa.scalar(moment, pa.timestamp("us", tz="UTC"))
-
-
-def _plain(kind: Any) -> pa.DataType:
-    """The ordinary type for one of DataFusion's view types, which few libraries read."""
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_plain(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(f.name, _plain(f.type), f.nullable) for f in kind])
-    return kind

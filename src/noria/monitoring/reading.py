@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.evaluation.payloads import inputs, outputs
+from noria.evaluation.statements import statements
 from noria.ports import RecordStore
 
 _ANSWERS = ["databricks_request_id", "route", "model_name", "model_version", "outcome", "response"]
@@ -70,13 +74,32 @@ def read_judgements(
 ) -> list[Judgement]:
     """Feedback that came in a span of time on answers of one version, however old these are; the last word on each.
 
-    A label is compared with the answer, if the request asked for a single one; a score counts as it is.
+    A label is compared with the answer, if the request asked for a single one; a score counts as it is. What repeats
+    an earlier feedback, of this or an earlier span of time, says nothing.
     """
-    rows = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=since, until=until).to_pylist()
-    said = {row["request_id"]: row for row in sorted(rows, key=lambda row: (row["feedback_time"], row["feedback_id"]))}
-    answers = _answers(records, endpoint, [name for name in said if _REQUEST_ID.fullmatch(name or "")], model)
+    said = {row["request_id"]: row for row in _said_anew(records, endpoint, since, until)}
+    answers = _answers(records, endpoint, _ids(said), model)
     scores = {name: _score(row, answers[name]) for name, row in said.items() if name in answers}
     return [Judgement(request_id=name, score=score) for name, score in scores.items() if score is not None]
+
+
+def _said_anew(records: RecordStore, endpoint: str, since: datetime, until: datetime) -> list[dict[str, Any]]:
+    """What was said in a span of time and had not been said before, oldest first."""
+    rows = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=since, until=until).to_pylist()
+    if not rows:
+        return []
+    ids = {row["feedback_id"] for row in rows}
+    asked = min((span[0] for span in _spans(_ids(row["request_id"] for row in rows))), default=since)
+    earlier = []
+    if asked < since:  # nobody judges an answer before it was asked for
+        found = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=asked, until=since)
+        earlier = found.filter(pc.is_in(found["feedback_id"], pa.array(ids, pa.string()))).to_pylist()
+    return [row for row in statements([*earlier, *rows]) if row["feedback_time"] >= since]
+
+
+def _ids(names: Iterable[str | None]) -> list[str]:
+    """Those of the names that Noria may have given."""
+    return [name for name in names if _REQUEST_ID.fullmatch(name or "")]  # type: ignore[misc]
 
 
 def _answers(records: RecordStore, endpoint: str, names: Sequence[str], model: str) -> dict[str, Sequence[str]]:

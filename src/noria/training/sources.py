@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from noria.domain.endpoint import Role
 from noria.domain.errors import InvalidData
 from noria.evaluation.payloads import inputs
+from noria.evaluation.statements import newest
 from noria.ports import RecordStore
 
 NEEDED = ("text", "label")
@@ -175,16 +176,16 @@ def count_labels(records: RecordStore, endpoint: str, since: datetime | None = N
 
 
 def _labels(records: RecordStore, endpoint: str, snapshot: int | None, since: datetime | None = None) -> dict[str, str]:
-    """Request id → the label that came last."""
+    """Request id → the label that was given last; sending one again doesn't give it again."""
     table = records.scan(
         "feedback",
-        columns=["request_id", "label", "feedback_time"],
+        columns=["feedback_id", "request_id", "label", "feedback_time"],
         endpoint=endpoint,
         since=since,
         snapshot=snapshot,
     )
-    given = table.filter(pc.fill_null(pc.not_equal(table["label"], ""), False)).sort_by("feedback_time")
-    return dict(zip(given["request_id"].to_pylist(), given["label"].to_pylist(), strict=True))
+    given = table.filter(pc.fill_null(pc.not_equal(table["label"], ""), False))
+    return {row["request_id"]: row["label"] for row in newest(given.to_pylist())}
 
 
 def _pin(version: int) -> int | None:
