@@ -237,7 +237,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
     rooms = _rooms(settings, store, times, tables, models, servers, compute)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
-    told = telemetry(settings, models.prepare)
+    told = telemetry(settings)
     try:
         yield Loop(
             settings=settings,

@@ -3,20 +3,16 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.callers import Callers
 from fakes.dataplane import DataPlane, until
-from fakes.upstream import Asked, Script, Step, chat, events, labels, listening, talker
-from noria.domain.endpoint import Wire
+from fakes.scene import AT_ONCE, Models, answering, load
+from fakes.upstream import Asked, Script, Step, chat, events
 
 pytestmark = [pytest.mark.chaos]
-
-AT_ONCE = 8
-"""Callers who ask at the same time."""
 
 
 @pytest.fixture
@@ -26,47 +22,14 @@ def plane(tmp_path: Path) -> Iterator[DataPlane]:
     plane.close()
 
 
-class Models:
-    """A classifier and a chat model that remember whom they were asked for."""
-
-    def __init__(self, plane: DataPlane) -> None:
-        self.plane, self.asked = plane, []
-
-    def classify(self, asked: Asked) -> Script:
-        self.asked.append(asked.headers["x-request-id"])
-        return labels(asked)
-
-    def talk(self, asked: Asked) -> Script:
-        self.asked.append(asked.headers["x-request-id"])
-        return talker("one ", "two ", "three")(asked)
-
-
-async def load(callers: Callers, requests: int, rest_s: float = 0.0) -> None:
-    """So many requests from callers who ask at the same time, over both wires."""
-
-    async def one(number: int) -> None:
-        for turn in range(requests // AT_ONCE):
-            if (number + turn) % 4:
-                told = await callers.predict(f"text {number} {turn}")
-                assert not told.whole or told.status != 200 or told.json == f"TEXT {number} {turn}"
-            else:
-                await callers.chat("hello")
-            await asyncio.sleep(rest_s)
-
-    await asyncio.gather(*(one(number) for number in range(AT_ONCE)))
-
-
 @pytest.mark.serving("API process killed")
 @pytest.mark.parametrize(
     "point",
     ["before intent", "after intent", "before commit", "after commit", "after call", "before outcome", "after outcome"],
 )
 async def test_a_killed_api_process_loses_nothing(plane: DataPlane, account, point: str) -> None:
-    models, callers = Models(plane), plane.callers("load")
-    async with (
-        listening(models.classify, plane.sockets[Wire.MLFLOW]),
-        listening(models.talk, plane.sockets[Wire.OPENAI]),
-    ):
+    models, callers = Models(), plane.callers("load")
+    async with answering(plane, models):
         plane.api(dies=point, nth=17)
         asking = asyncio.create_task(load(callers, 160))
         assert await plane.ended("api-0") == -signal.SIGKILL
@@ -83,25 +46,12 @@ async def test_a_killed_api_process_loses_nothing(plane: DataPlane, account, poi
 @pytest.mark.serving("API process killed")
 @pytest.mark.parametrize("point", ["during the call", "mid-stream"])
 async def test_an_api_process_that_is_killed_while_a_model_answers_loses_nothing(plane, account, point: str) -> None:
-    models, callers, dead = Models(plane), plane.callers("load"), asyncio.Event()
-
     def kill() -> None:
         os.kill(plane.processes["api-0"].pid, signal.SIGKILL)
-        dead.set()
+        models.deadly = False
 
-    def classify(asked: Asked) -> Script:
-        script = models.classify(asked)
-        if len(models.asked) == 40 and point == "during the call":
-            kill()
-        return script
-
-    def talk(asked: Asked) -> Script:
-        script = models.talk(asked)
-        if point == "mid-stream" and not dead.is_set() and len(models.asked) > 40:
-            return events(*chat("one "), done=False, then=(_Now(kill), Step.HANG))
-        return script
-
-    async with listening(classify, plane.sockets[Wire.MLFLOW]), listening(talk, plane.sockets[Wire.OPENAI]):
+    models, callers = Deadly(point, kill), plane.callers("load")
+    async with answering(plane, models):
         plane.api()
         asking = asyncio.create_task(load(callers, 160))
         assert await plane.ended("api-0") == -signal.SIGKILL
@@ -115,10 +65,32 @@ async def test_an_api_process_that_is_killed_while_a_model_answers_loses_nothing
     assert any(row["outcome"] == "interrupted" for row in plane.rows())
 
 
-class _Now(asyncio.Event):
+class Deadly(Models):
+    """Models that have somebody killed while they answer, once they have been asked often enough."""
+
+    def __init__(self, point: str, kill: Callable[[], None]) -> None:
+        super().__init__()
+        self.point, self.kill, self.deadly = point, kill, True
+
+    def due(self, point: str) -> bool:
+        """Whether this is the moment."""
+        return self.deadly and self.point == point and len(self.asked) >= 40
+
+    def classify(self, asked: Asked) -> Script:
+        script = super().classify(asked)
+        if self.due("during the call"):
+            self.kill()
+        return script
+
+    def talk(self, asked: Asked) -> Script:
+        script = super().talk(asked)
+        return events(*chat("one "), done=False, then=(Now(self.kill), Step.HANG)) if self.due("mid-stream") else script
+
+
+class Now(asyncio.Event):
     """A piece of a script at which something happens."""
 
-    def __init__(self, happens) -> None:
+    def __init__(self, happens: Callable[[], None]) -> None:
         super().__init__()
         self.happens = happens
 
@@ -134,11 +106,8 @@ class _Now(asyncio.Event):
     ids=["mid-ship", "after the Delta commit, before the spool's delete", "before the delete", "after the delete"],
 )
 async def test_a_killed_shipper_loses_and_doubles_nothing(plane: DataPlane, account, point: str, nth: int) -> None:
-    models, callers = Models(plane), plane.callers("load")
-    async with (
-        listening(models.classify, plane.sockets[Wire.MLFLOW]),
-        listening(models.talk, plane.sockets[Wire.OPENAI]),
-    ):
+    models, callers = Models(), plane.callers("load")
+    async with answering(plane, models):
         plane.api()
         plane.shipper(point, nth)
         asking = asyncio.create_task(load(callers, 320, rest_s=0.02))

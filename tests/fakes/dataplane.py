@@ -45,7 +45,7 @@ endpoints:
   hasty-assistant: {{<<: *assistant, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
 """
 COLUMNS = ["databricks_request_id", "client_request_id", "status_code", "outcome", "spool", "sequence", "endpoint"]
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 
 
 @dataclass
@@ -85,11 +85,11 @@ class DataPlane:
         for endpoint in self.settings.project.endpoints:
             self.route(endpoint)
 
-    def route(self, endpoint: str, url: str = "") -> None:
+    def route(self, endpoint: str, url: str = "", version: str = "1") -> None:
         """Put a route to a model server into service, by default to the one that a test runs for that wire."""
         wire = Wire.MLFLOW if "triage" in endpoint else Wire.OPENAI
         url = url or f"unix:{self.sockets[wire]}"
-        target = Target(model=endpoint, version="1", role=Role.CHAMPION, weight=100, url=url, verdict_id="v1")
+        target = Target(model=endpoint, version=version, role=Role.CHAMPION, weight=100, url=url, verdict_id="v1")
         state = bootstrap.state(self.settings)
         with state.change("test", "route.changed", endpoint) as change:
             before = change.get(Route, endpoint)

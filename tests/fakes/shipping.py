@@ -25,10 +25,12 @@ def main() -> None:
     while True:
         try:
             shipper.turn(A_TURN)
+            for problem in shipper.problems:
+                print(f"problem: {problem}", file=sys.stderr, flush=True)
             for path in discover(spools):
                 close_orphans(path, clock)
         except NoriaError as error:
-            print(error, file=sys.stderr)
+            print(f"problem: {error}", file=sys.stderr, flush=True)
         time.sleep(0.02)
 
 

@@ -204,6 +204,29 @@ async def test_a_spool_that_somebody_deletes_is_begun_anew_with_the_open_intents
     assert [e for _, e in contents(folder / "api-0.db")] == [intent(1), outcome(1)]
 
 
+async def test_a_folder_that_somebody_deletes_is_made_anew_and_nobody_takes_its_process_for_dead(folder):
+    spool = SqliteSpool(folder, "api-0")
+    await spool.append(intent(1))
+    shutil.rmtree(folder)
+    await spool.append(intent(2))
+    assert close_orphans(folder / "api-0.db", StoppedClock()) == 0
+    spool.close()
+    assert [e for _, e in contents(folder / "api-0.db")] == [intent(1), intent(2)]
+
+
+async def test_a_slot_that_another_process_has_taken_meanwhile_refuses_entries(folder, monkeypatch):
+    monkeypatch.setattr("noria.adapters.spool._LOCK_WAIT_S", 0.0)
+    spool = SqliteSpool(folder, "api-0")
+    await spool.append(intent(1))
+    shutil.rmtree(folder)
+    other = SqliteSpool(folder, "api-0")
+    with pytest.raises(LogUnavailable, match="Another process appends"):
+        await spool.append(intent(2))
+    other.close()
+    await spool.append(outcome(1))
+    spool.close()
+
+
 # --- the real one: damage ---
 
 

@@ -84,6 +84,30 @@ async def test_a_log_that_takes_no_outcome_means_that_the_caller_gets_no_answer(
     assert plane.counts.ended == [("triage", "1", "champion", "failed", 503)]
 
 
+async def test_what_the_log_would_not_take_is_written_as_the_caller_heard_it_once_it_does():
+    plane = Plane({URL: labels})
+    plane.spool.refuses = Outcome
+    await plane.predict()
+    await plane.gateway.catch_up()
+    assert plane.endings == []
+    plane.spool.refuses = ()
+    await plane.predict()
+    assert plane.endings == [("failed", 503), ("answered", 200)]
+    assert plane.outcomes[0].errors == ("log_unavailable",)
+    assert {o.request_id for o in plane.outcomes} == {i.request_id for i in plane.intents}
+    await plane.gateway.close(1)
+    assert len(plane.outcomes) == len(plane.counts.ended) == 2
+
+
+async def test_what_is_owed_to_the_log_is_written_at_the_end_at_the_latest():
+    plane = Plane({URL: labels})
+    plane.spool.refuses = Outcome
+    await plane.predict()
+    plane.spool.refuses = ()
+    await plane.gateway.close(1)
+    assert plane.endings == [("failed", 503)]
+
+
 # --- what is wrong with a request ---
 
 
@@ -369,6 +393,10 @@ async def test_a_stream_that_cannot_be_recorded_does_not_say_done():
     plane.spool.refuses = Outcome
     said = await spoken(await chatting(plane, stream=True))
     assert said[-1]["error"]["code"] == "log_unavailable"
+    plane.spool.refuses = ()
+    await plane.gateway.close(1)
+    assert plane.endings == [("failed", 200)]
+    assert plane.counts.ended == [("assistant", "1", "champion", "failed", 200)]
 
 
 async def test_a_stream_that_is_refused_by_the_model_is_a_plain_answer():

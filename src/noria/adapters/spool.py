@@ -21,7 +21,7 @@ from noria.adapters.spool_groups import Packed, pack
 from noria.adapters.spool_quarantine import exchange, finish_exchange
 from noria.adapters.spool_reader import SpoolFolder, SpoolReader
 from noria.adapters.spool_recovery import close_orphans, recovered, unavailable
-from noria.domain.errors import LogUnavailable, StorageCorrupted
+from noria.domain.errors import LogUnavailable, NoriaError, StorageCorrupted
 from noria.domain.inference import Entry, Intent, Outcome
 from noria.ports import Poison
 
@@ -129,7 +129,7 @@ class SqliteSpool:
             try:
                 outcome: int | LogUnavailable = self._commit([waiting.item for waiting in group])
                 self._remember_open(group)
-            except (OSError, sqlite3.Error, StorageCorrupted) as error:
+            except (OSError, sqlite3.Error, NoriaError) as error:
                 self._let_go()
                 outcome = unavailable(self._path, error)
             _tell(group, outcome)
@@ -167,6 +167,8 @@ class SqliteSpool:
             self._let_go()
         if self._file is not None:
             return self._file
+        self._path.parent.mkdir(exist_ok=True)
+        self._lock.renew()
         finish_exchange(self._path)
         if not self._path.exists():
             return self._fresh()

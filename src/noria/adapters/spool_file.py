@@ -152,6 +152,7 @@ class SlotLock:
     """
 
     def __init__(self, path: Path, wait_s: float) -> None:
+        self._path, self._wait_s = path, wait_s
         self._fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_s
         while not self._taken():
@@ -166,6 +167,19 @@ class SlotLock:
         except BlockingIOError:
             return False
         return True
+
+    def renew(self) -> None:
+        """Take the slot again if somebody has deleted the lock's file, with which the right to the slot was gone.
+
+        Raises:
+            AlreadyRunning: Another process has it now.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.with_suffix(".lock").stat().st_ino == os.fstat(self._fd).st_ino:
+                return
+        fresh = SlotLock(self._path, self._wait_s)
+        self.release()
+        self._fd = fresh._fd
 
     def release(self) -> None:
         """Let another process have the slot."""

@@ -127,6 +127,7 @@ class Lifetime:
         while True:
             await asyncio.sleep(REFRESH_S)
             await asyncio.to_thread(self._router.refresh)
+            await self._gateway.catch_up()
 
     async def _keep_counts(self) -> None:
         """For the other processes, if there are any."""

@@ -14,7 +14,7 @@ from noria.domain.errors import CircuitOpen, Forbidden, InvalidRequest, NoriaErr
 from noria.domain.inference import OutcomeKind
 from noria.serving.admission import Admission, Inbound
 from noria.serving.calls import Caller, Order
-from noria.serving.passage import Passage, Passages, our_fault
+from noria.serving.passage import REST_US, Passage, Passages, our_fault
 from noria.serving.replies import Reply, passes_on
 from noria.serving.retries import CallFailed
 from noria.serving.shadows import Shadows
@@ -93,9 +93,14 @@ class Gateway:
             return await self._refuse(inbound, endpoint, self._passages.clock.now_us(), error)
         return self._problem(inbound, error)
 
+    async def catch_up(self) -> None:
+        """Write what the log would not take before; to be called now and then."""
+        await self._passages.catch_up(REST_US)
+
     async def close(self, timeout_s: float) -> None:
-        """Let the shadows' copies finish."""
+        """Let the shadows' copies finish, and try once more to write what is owed to the log."""
         await self._shadows.close(timeout_s)
+        await self._passages.catch_up()
 
     async def _serve(self, inbound: Inbound, order: Order) -> Answer:
         """Intent, call, outcome; then the copies."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any, Protocol
 
 from noria.domain.endpoint import Target
@@ -17,8 +16,8 @@ log = logging.getLogger(__name__)
 
 TRY_AGAIN_US = 5_000_000
 """How long a failure to write counts, in microseconds, if nothing else is written."""
-UNRECORDED = 503
-"""The status in the metrics for an answer that could not be recorded and so was not given."""
+REST_US = 1_000_000
+"""Between two attempts to write what is owed to the log, in microseconds."""
 
 
 class Observer(Protocol):
@@ -59,6 +58,7 @@ class Passages:
         self.streams = 0
         self._recorder = recorder
         self._refused: tuple[int, str] | None = None
+        self._owed: list[Outcome] = []
 
     def begin(self, intent: Intent, stream: bool = False) -> "Passage":
         """A passage for an intent that isn't on disk yet; whether its answer comes as a stream."""
@@ -88,10 +88,29 @@ class Passages:
             self._refused = (self.clock.now_us(), error.problem)
             raise
         self._refused = None
+        if self._owed:
+            await self.catch_up()
+
+    def owe(self, outcome: Outcome) -> None:
+        """Remember an outcome that the log would not take, for when it does: its intent must not stay open for ever."""
+        self._owed.append(outcome)
+
+    async def catch_up(self, rest_us: int = 0) -> None:
+        """Write what is owed to the log, unless it refused something less than `rest_us` ago. Raises nothing."""
+        if not self._owed or (self._refused is not None and self.clock.now_us() - self._refused[0] < rest_us):
+            return
+        owed, self._owed = self._owed, []
+        written = await asyncio.gather(*map(self._recorder.outcome, owed), return_exceptions=True)
+        for outcome, error in zip(owed, written, strict=True):
+            if isinstance(error, LogUnavailable):
+                self._refused = (self.clock.now_us(), error.problem)
+            if error is not None:
+                self._owed.append(outcome)
 
 
 class Passage:
-    """The life of one record. `end` may be called again, and from more than one place: the first call counts.
+    """The life of one record. `end` may be called again, and from more than one place: the first call counts, and
+    after one that the log refused, the `leave` that says what the caller was told instead.
 
     Attributes:
         intent: What was asked of whom.
@@ -107,6 +126,7 @@ class Passage:
         self._ended = False
         self._stand_in: Target | None = None
         self._hops: tuple[str, ...] = ()
+        self._refused = False
         self.intent = intent
         self.ttft_us: int | None = None
         self.tries = 0
@@ -140,15 +160,43 @@ class Passage:
             errors: Reasons, as codes.
 
         Raises:
-            LogUnavailable: It could not be written; the metrics hear of a failure.
+            LogUnavailable: It could not be written, so the caller must not hear of it; `leave` says what he is told.
         """
         if self._ended:
             return
         self._ended = True
-        self._all.under_way -= 1
-        self._all.streams -= self._stream
+        outcome = self._outcome(kind, status, reply, errors)
+        try:
+            if self._intended:
+                await self._all.write(outcome)
+        except LogUnavailable:
+            self._refused = True
+            raise
+        finally:
+            if not self._refused:
+                self._close(outcome)
+
+    async def leave(self, kind: OutcomeKind, status: int, reply: Reply, errors: tuple[str, ...] = ()) -> None:
+        """End for a caller who hears of this in any case: what the log won't take now is written when it does."""
+        try:
+            await self.end(kind, status, reply, errors)
+        except LogUnavailable as error:
+            log.error("the outcome of %s is not on disk yet: %s", self.intent.request_id, error)
+        if self._refused:
+            self._refused = False
+            outcome = self._outcome(kind, status, reply, errors)
+            self._all.owe(outcome)
+            self._close(outcome)
+
+    def first_content(self) -> None:
+        """The first content of a stream is on its way to the caller."""
+        if self.ttft_us is None:
+            self.ttft_us = max(0, self._all.clock.now_us() - self.intent.received_us)
+
+    def _outcome(self, kind: OutcomeKind, status: int, reply: Reply, errors: tuple[str, ...]) -> Outcome:
+        """How the request ends now."""
         now_us = self._all.clock.now_us()
-        outcome = Outcome(
+        return Outcome(
             request_id=self.intent.request_id,
             kind=kind,
             status=status,
@@ -164,26 +212,11 @@ class Passage:
             tries=self.tries,
             cache_hit=self.cache_hit,
         )
-        try:
-            if self._intended:
-                await self._all.write(outcome)
-        except LogUnavailable:
-            outcome = replace(outcome, kind=OutcomeKind.FAILED, status=UNRECORDED)
-            raise
-        finally:
-            self._tell(outcome)
 
-    async def leave(self, kind: OutcomeKind, status: int, reply: Reply, errors: tuple[str, ...] = ()) -> None:
-        """End for a caller who hears of nothing any more: a log that is gone is only reported."""
-        try:
-            await self.end(kind, status, reply, errors)
-        except LogUnavailable as error:
-            log.error("the outcome of %s is not on disk: %s", self.intent.request_id, error)
-
-    def first_content(self) -> None:
-        """The first content of a stream is on its way to the caller."""
-        if self.ttft_us is None:
-            self.ttft_us = max(0, self._all.clock.now_us() - self.intent.received_us)
+    def _close(self, outcome: Outcome) -> None:
+        self._all.under_way -= 1
+        self._all.streams -= self._stream
+        self._tell(outcome)
 
     def falls_back(self, endpoint: str, code: str) -> None:
         """The version of that endpoint could not answer, for the reason of that code, and another is asked."""

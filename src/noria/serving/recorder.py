@@ -77,9 +77,10 @@ class Recorder:
         Raises:
             LogUnavailable: It could not be written; the caller must not get the last byte.
         """
-        redactor = self._under_way.pop(outcome.request_id, self._strictest)
+        redactor = self._under_way.get(outcome.request_id, self._strictest)
         response, codes = await self._kept(redactor, outcome.response, Side.RESPONSE)
         await self._spool.append(replace(outcome, response=response, errors=_with(outcome.errors, codes)))
+        self._under_way.pop(outcome.request_id, None)
 
     async def _kept(self, redactor: Redactor, body: bytes, side: Side) -> tuple[bytes, tuple[str, ...]]:
         if len(body) > _THREAD_BYTES:

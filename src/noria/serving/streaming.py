@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from noria.domain.errors import LogUnavailable, NoriaError, UpstreamFailed, UpstreamTimeout
+from noria.domain.errors import NoriaError, UpstreamFailed, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
 from noria.ports import UpstreamReply
 from noria.serving import streams
@@ -173,8 +173,7 @@ async def relay(
         raise
     except NoriaError as error:
         kind = OutcomeKind.TIMED_OUT if isinstance(error, UpstreamTimeout) else OutcomeKind.FAILED
-        if not isinstance(error, LogUnavailable):
-            await passage.leave(kind, GIVEN, incoming.reply(), (error.code,))
+        await passage.leave(kind, GIVEN, incoming.reply(), (error.code,))
         yield b"data: " + explain(error) + b"\n\n"
     except Exception as error:  # whatever it is, the caller hears of it and the record gets its end
         fault = our_fault(error)
