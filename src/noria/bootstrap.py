@@ -16,7 +16,7 @@ from noria.adapters.clock import SystemClock
 from noria.adapters.sql import SqlState, migrate
 from noria.domain.deployment import CommandLine
 from noria.domain.status import AppliedProject
-from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
+from noria.ports import Clock, Meters, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
 from noria.settings import Policy, Project, Settings, secret
 
@@ -102,6 +102,13 @@ def keys_exist(settings: Settings) -> bool:
     return any_ever(state(settings))
 
 
+def meters(settings: Settings) -> Meters:
+    """What was used of limits, by all API processes together."""
+    from noria.adapters.meters import SharedMeters
+
+    return SharedMeters(settings.run_dir / "meters")
+
+
 def records(settings: Settings) -> RecordStore:
     """The tables."""
     from noria.adapters.delta import DeltaStore
@@ -164,6 +171,7 @@ class Api:
     recorder: "Recorder"
     state: StateStore
     clock: Clock
+    meters: Meters
     read_drift: Callable[[str], Sequence[Mapping[str, Any]]]
     close: Callable[[], None]
 
@@ -186,7 +194,13 @@ def api(settings: Settings, slot: str) -> Api:
         rows: list[dict[str, Any]] = records(settings).scan("drift_metrics", endpoint=endpoint).to_pylist()
         return sorted(rows, key=lambda row: row["window"]["start"])
 
-    return Api(router, upstream(lambda: router.project), recorder, store, times, read_drift, spool.close)
+    shared = meters(settings)
+
+    def close() -> None:
+        spool.close()
+        shared.close()
+
+    return Api(router, upstream(lambda: router.project), recorder, store, times, shared, read_drift, close)
 
 
 # --- the worker -----------------------------------------------------------------------------------------------------

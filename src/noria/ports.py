@@ -16,6 +16,7 @@ from noria.domain.audit import AuditEvent
 from noria.domain.endpoint import Wire
 from noria.domain.events import Event
 from noria.domain.inference import Entry
+from noria.domain.limits import Meter
 from noria.domain.model import Alias, Flavor, ModelVersion
 
 if TYPE_CHECKING:
@@ -131,6 +132,28 @@ class RecordSpool(Protocol):
 
     def close(self) -> None:
         """Write what waits, then close."""
+        ...
+
+
+class Meters(Protocol):
+    """What was used of limits, counted by all API processes of a project together."""
+
+    def change(self, names: Sequence[str], rule: Callable[[Sequence[Meter]], Sequence[Meter]]) -> None:
+        """Let a rule say what becomes of some meters, while nobody else reads or changes them.
+
+        Args:
+            names: Which, no name twice; one that nobody used yet is `Meter()`.
+            rule: Their values → their new values. What it raises is passed on, and nothing is changed. It is called
+                while others wait, so it computes and does nothing else.
+        """
+        ...
+
+    def read(self, name: str) -> Meter:
+        """A meter as it is now."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is shared; what was counted stays."""
         ...
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fakes.meters import MemoryMeters
 from fakes.spool import MemorySpool
 from fakes.state import FakeState
 from fakes.story import PROJECT, StoppedClock
@@ -13,6 +14,7 @@ from noria.domain.endpoint import Role, Route, Target, Wire
 from noria.domain.errors import LogUnavailable
 from noria.domain.inference import Intent, Outcome
 from noria.serving.admission import Admission, Inbound
+from noria.serving.allowance import Allowances
 from noria.serving.calls import Caller
 from noria.serving.gateway import Gateway
 from noria.serving.passage import Passages
@@ -78,6 +80,7 @@ class Plane:
     clock: StoppedClock = field(default_factory=StoppedClock)
     spool: PartlyFullSpool = field(default_factory=PartlyFullSpool)
     counts: Counts = field(default_factory=Counts)
+    meters: MemoryMeters = field(default_factory=MemoryMeters)
     asked: int = 0
     upstream: Any = None
     """By default one without sockets."""
@@ -90,7 +93,9 @@ class Plane:
         project = self.project.model_copy(update={"server": room})
         self.router = Router(self.state, project, lambda text: project, self.clock)
         self.router.refresh()
-        passages = Passages(Recorder(self.spool, {}, self.clock), self.counts, self.clock)
+        passages = Passages(
+            Recorder(self.spool, {}, self.clock), self.counts, self.clock, Allowances(self.meters, self.clock)
+        )
         self.caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
         admission = Admission(self.router, passages)
         self.gateway = Gateway(admission, self.caller, passages, explain, lambda: new_request_id(self.clock))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
+from fakes.meters import MemoryMeters
 from fakes.plane import ASSISTANT, TRIAGE, PartlyFullSpool
 from fakes.state import FakeState
 from fakes.story import PROJECT
@@ -35,6 +36,7 @@ class Site:
     state: FakeState
     router: Router
     app: App
+    meters: MemoryMeters
     spool: PartlyFullSpool
     serving: Server
 
@@ -95,7 +97,7 @@ async def running(
 ) -> AsyncIterator[Site]:
     """A site whose endpoints are served by these model servers; an endpoint without one has no route."""
     async with contextlib.AsyncExitStack() as stack:
-        clock = SystemClock()
+        clock, meters = SystemClock(), MemoryMeters()
         state = FakeState(clock)
         for route, handler in ((TRIAGE, triage), (ASSISTANT, assistant)):
             if handler is not None:
@@ -110,6 +112,7 @@ async def running(
             recorder=Recorder(spool, {}, clock),
             state=state,
             clock=clock,
+            meters=meters,
             read_drift=lambda endpoint: [],
             on_close=spool.close,
             jitter=lambda: 0.5,
@@ -126,7 +129,7 @@ async def running(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         await until(lambda: serving.started)
         try:
-            yield Site(url, http, state, router, app, spool, serving)
+            yield Site(url, http, state, router, app, meters, spool, serving)
         finally:
             await http.close()
             serving.stop()

@@ -43,6 +43,7 @@ def main() -> int:
         recorder=parts.recorder,
         state=parts.state,
         clock=parts.clock,
+        meters=parts.meters,
         read_drift=parts.read_drift,
         on_close=parts.close,
         loopback=ip_address(sock.getsockname()[0]).is_loopback,

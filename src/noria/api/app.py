@@ -26,8 +26,9 @@ from noria.api.metrics import Metrics
 from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.domain.errors import NoriaError
-from noria.ports import Clock, StateStore, Upstream
+from noria.ports import Clock, Meters, StateStore, Upstream
 from noria.serving.admission import Admission
+from noria.serving.allowance import Allowances
 from noria.serving.calls import Caller
 from noria.serving.gateway import Gateway
 from noria.serving.passage import Passages
@@ -144,6 +145,7 @@ def create_app(
     recorder: Recorder,
     state: StateStore,
     clock: Clock,
+    meters: Meters,
     read_drift: ReadDrift,
     on_close: Callable[[], None],
     loopback: bool = True,
@@ -160,6 +162,7 @@ def create_app(
         recorder: Writes the log.
         state: What the console and `/api/status` show.
         clock: Where times come from.
+        meters: What was used of limits.
         read_drift: Endpoint → its rows of the table drift_metrics, for the console's charts.
         on_close: Closes the spool and the state, once nothing writes any more; called in a thread.
         loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
@@ -168,7 +171,7 @@ def create_app(
         patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
     metrics = Metrics(state, clock, pool)
-    passages = Passages(recorder, metrics, clock)
+    passages = Passages(recorder, metrics, clock, Allowances(meters, clock))
     new_id = partial(new_request_id, clock)
     caller = Caller(upstream, router, jitter, patience_s)
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)

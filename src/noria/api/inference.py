@@ -1,6 +1,8 @@
 """The addresses that ask for inference, over HTTP: everything that decides anything is in `serving/gateway`."""
 
 import asyncio
+import math
+from collections.abc import Iterator
 from contextlib import aclosing
 
 from noria.api.messages import Departure, Request, Send, begin, respond
@@ -65,6 +67,7 @@ class Inference:
                 ("content-type", "text/event-stream; charset=utf-8"),
                 ("cache-control", "no-cache"),
                 ("x-noria-version", answer.version),
+                *_standing(answer),
             )
             await begin(send, inbound.request_id, answer.status, headers)
             async for chunk in chunks:
@@ -97,8 +100,24 @@ class Inference:
         )
 
 
+def _standing(answer: Answer) -> Iterator[tuple[str, str]]:
+    """OpenAI's headers for how a caller stands with his limits."""
+    for what, limit, remaining, reset_s in answer.standings:
+        yield f"x-ratelimit-limit-{what}", str(limit)
+        yield f"x-ratelimit-remaining-{what}", str(remaining)
+        yield f"x-ratelimit-reset-{what}", _duration(reset_s)
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it: `6m0s`, `1s`, `120ms`."""
+    if 0 < seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
 async def _send_whole(send: Send, request_id: str, answer: Answer, more: tuple[tuple[str, str], ...] = ()) -> None:
     """Send an answer that isn't a stream."""
     retry_after = answer.retry_after or (RETRY_AFTER_S if answer.status == 503 else "")
-    headers = (("x-noria-version", answer.version), ("retry-after", retry_after), *more)
+    headers = (("x-noria-version", answer.version), ("retry-after", retry_after), *_standing(answer), *more)
     await respond(send, request_id, answer.status, answer.body, headers=headers)

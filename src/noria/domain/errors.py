@@ -5,6 +5,8 @@ The API maps these to HTTP problems in one place (`api/problems.py`), the comman
 
 from typing import ClassVar
 
+from noria.domain.limits import Standing
+
 
 class NoriaError(Exception):
     """A failure that a person can act on.
@@ -62,16 +64,26 @@ class RateLimited(NoriaError):
     """Too many requests or tokens in a minute, by this key or of this endpoint.
 
     Attributes:
+        limit: Which limit: `requests`, `tokens` or `insufficient_quota`.
         retry_after_s: Until it would be let pass, seconds; 0 if it never would.
-        limit: Which limit: `requests` or `tokens`.
+        standings: How the caller stands with his limits.
     """
 
     code = "rate_limited"
 
-    def __init__(self, problem: str, remedy: str = "", *, retry_after_s: float = 0.0, limit: str = "requests") -> None:
+    def __init__(
+        self,
+        problem: str,
+        remedy: str = "",
+        *,
+        limit: str = "requests",
+        retry_after_s: float = 0.0,
+        standings: tuple[Standing, ...] = (),
+    ) -> None:
         super().__init__(problem, remedy)
-        self.retry_after_s = retry_after_s
         self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.standings = standings
 
 
 class BudgetExhausted(RateLimited):

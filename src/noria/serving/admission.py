@@ -7,11 +7,12 @@ Everything that may refuse a request refuses it here, before its intent is writt
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from noria.domain.endpoint import Role, choose
+from noria.domain.endpoint import Role, Route, Wire, choose
 from noria.domain.errors import NoriaError, Overloaded
 from noria.domain.inference import Intent
 from noria.domain.key import NOBODY, ApiKey
 from noria.serving import bodies, wires
+from noria.serving.allowance import Charge
 from noria.serving.calls import Order
 from noria.serving.passage import Passages
 from noria.serving.router import Router
@@ -101,16 +102,26 @@ class Admission:
         """
         if inbound.key is not None:
             inbound.key.check(endpoint)
-        room = self._router.project.server
-        if self._passages.under_way >= room.max_requests:
+        if self._passages.under_way >= self._router.project.server.max_requests:
             raise Overloaded(f"{self._passages.under_way} requests are under way already.", "Come back in a second.")
-        route = self._router.route(endpoint)
+        route, rules = self._router.route(endpoint), self._router.rules(endpoint)
+        charge = self._passages.allowances.admit(
+            inbound.key, endpoint, rules.limits, inbound.body, counts_tokens=route.wire is Wire.OPENAI
+        )
+        try:
+            return self._order(inbound, route, rules, received_us, charge)
+        except NoriaError:
+            if charge is not None:
+                self._passages.allowances.give_back(charge)
+            raise
+
+    def _order(self, inbound: Inbound, route: Route, rules: Rules, received_us: int, charge: Charge | None) -> Order:
+        """The request understood, and a version picked for it."""
         bodies.check_media(inbound.content_type)
         call = wires.understand(inbound.form, inbound.body, inbound.content_type, route.wire, route.endpoint)
-        if call.stream and self._passages.streams >= room.max_streams:
+        if call.stream and self._passages.streams >= self._router.project.server.max_streams:
             raise Overloaded(f"{self._passages.streams} streams are under way already.", "Come back in a second.")
         metadata = {**bodies.read_metadata_header(inbound.metadata), **call.metadata}
-        rules = self._router.rules(endpoint)
         target = choose(route, _who(rules, inbound, metadata, call).encode())
         intent = Intent(
             request_id=inbound.request_id,
@@ -130,7 +141,7 @@ class Admission:
             policy_hash=route.policy_hash,
             errors=call.notes,
         )
-        return Order(route, target, call, intent, rules.timeout_s, inbound.trace.state)
+        return Order(route, target, call, intent, rules.timeout_s, inbound.trace.state, charge)
 
     def refused(self, inbound: Inbound, endpoint: str, received_us: int, error: NoriaError) -> Intent:
         """The intent of a request that no version was picked for, under the champion if there is one."""

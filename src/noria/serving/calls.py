@@ -18,6 +18,7 @@ from noria.domain.endpoint import Route, Target
 from noria.domain.errors import CircuitOpen, InvalidRequest, NoriaError, UpstreamFailed, UpstreamTimeout
 from noria.domain.inference import Intent
 from noria.ports import Upstream, UpstreamReply
+from noria.serving.allowance import Charge
 from noria.serving.breaker import Breakers, BreakerState
 from noria.serving.passage import Passage
 from noria.serving.replies import Reply, garbage, judge
@@ -45,6 +46,7 @@ class Order:
         intent: The record that the answer belongs to.
         timeout_s: Until the last byte, seconds.
         tracestate: What the caller's trace carries along; empty for nothing.
+        charge: What was set aside of its key's and its endpoint's limits; None if nothing was.
     """
 
     route: Route
@@ -53,6 +55,7 @@ class Order:
     intent: Intent
     timeout_s: float
     tracestate: str = ""
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)

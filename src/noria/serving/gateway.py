@@ -6,12 +6,14 @@ answer's chunks, says that nobody waits for it any more.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from noria.domain.endpoint import Target
 from noria.domain.errors import CircuitOpen, Forbidden, InvalidRequest, NoriaError, RateLimited, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
+from noria.domain.limits import Standing
 from noria.serving.admission import Admission, Inbound
 from noria.serving.calls import Caller, Order
 from noria.serving.passage import REST_US, Passage, Passages, our_fault
@@ -38,6 +40,7 @@ class Answer:
         chunks: The pieces of a stream, which must be read or closed; None for all else.
         version: `model/version` that answered; empty if none did.
         retry_after: When to come back, as the header says it; empty if nobody says.
+        standings: How the caller stands with his limits; empty if there are none.
     """
 
     status: int
@@ -45,6 +48,7 @@ class Answer:
     chunks: AsyncGenerator[bytes, None] | None = None
     version: str = ""
     retry_after: str = ""
+    standings: tuple[Standing, ...] = ()
 
 
 class Gateway:
@@ -104,7 +108,7 @@ class Gateway:
 
     async def _serve(self, inbound: Inbound, order: Order) -> Answer:
         """Intent, call, outcome; then the copies."""
-        passage = self._passages.begin(order.intent, order.call.stream)
+        passage = self._passages.begin(order.intent, order.call.stream, order.charge)
         try:
             await passage.open()
             answered = await self._caller.ask(order, passage)
@@ -121,7 +125,7 @@ class Gateway:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
         self._copy_to_shadows(order, answered.target)
-        return Answer(status=200, body=answered.reply.body, version=answered.target.ref)
+        return Answer(status=200, body=answered.reply.body, version=answered.target.ref, standings=_standings(order))
 
     async def _stream(
         self, inbound: Inbound, order: Order, passage: Passage, target: Target, incoming: Incoming
@@ -135,7 +139,7 @@ class Gateway:
             answered=lambda: self._copy_to_shadows(order, target),
         )
         await anext(chunks)
-        return Answer(status=200, chunks=chunks, version=target.ref)
+        return Answer(status=200, chunks=chunks, version=target.ref, standings=_standings(order))
 
     def _copy_to_shadows(self, order: Order, answered: Target) -> None:
         """Copies are compared with what the order's version says, so there are none where another stood in."""
@@ -168,6 +172,9 @@ class Gateway:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
         answer = await self._fail(inbound, passage, error)
+        if isinstance(error, RateLimited):
+            wait = str(max(1, math.ceil(error.retry_after_s))) if error.retry_after_s else ""
+            return replace(answer, version="", retry_after=wait, standings=error.standings)
         return replace(answer, version="")
 
     async def _copy(self, order: Order) -> None:
@@ -191,6 +198,11 @@ class Gateway:
         """Tell the caller of an error that belongs to no endpoint and so has no record."""
         status, body = self._explain(error, inbound.form)
         return Answer(status=status, body=body)
+
+
+def _standings(order: Order) -> tuple[Standing, ...]:
+    """How the caller stands with his limits."""
+    return order.charge.standings if order.charge is not None else ()
 
 
 def _ending(inbound: Inbound) -> OutcomeKind:

@@ -9,6 +9,7 @@ from noria.domain.endpoint import Target
 from noria.domain.errors import LogUnavailable, NoriaError
 from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.ports import Clock
+from noria.serving.allowance import Allowances, Charge
 from noria.serving.recorder import Recorder
 from noria.serving.replies import Reply
 
@@ -51,21 +52,23 @@ class Observer(Protocol):
 class Passages:
     """Opens passages, knows how many are open and stream, and whether the log takes what they write."""
 
-    def __init__(self, recorder: Recorder, observer: Observer, clock: Clock) -> None:
+    def __init__(self, recorder: Recorder, observer: Observer, clock: Clock, allowances: Allowances) -> None:
         self.observer = observer
         self.clock = clock
+        self.allowances = allowances
         self.under_way = 0
         self.streams = 0
         self._recorder = recorder
         self._refused: tuple[int, str] | None = None
         self._owed: list[Outcome] = []
 
-    def begin(self, intent: Intent, stream: bool = False) -> "Passage":
-        """A passage for an intent that isn't on disk yet; whether its answer comes as a stream."""
+    def begin(self, intent: Intent, stream: bool = False, charge: Charge | None = None) -> "Passage":
+        """A passage for an intent that isn't on disk yet; whether its answer comes as a stream, and what was set aside
+        for it."""
         self.under_way += 1
         self.streams += stream
         self.observer.started(intent.endpoint)
-        return Passage(self, intent, stream)
+        return Passage(self, intent, stream, charge)
 
     @property
     def log_problem(self) -> str:
@@ -119,9 +122,10 @@ class Passage:
         cache_hit: See Outcome.
     """
 
-    def __init__(self, passages: Passages, intent: Intent, stream: bool) -> None:
+    def __init__(self, passages: Passages, intent: Intent, stream: bool, charge: Charge | None) -> None:
         self._all = passages
         self._stream = stream
+        self._charge = charge
         self._intended = False
         self._ended = False
         self._stand_in: Target | None = None
@@ -228,6 +232,8 @@ class Passage:
 
     def _tell(self, outcome: Outcome) -> None:
         intent = self.intent
+        if self._charge is not None:
+            self._all.allowances.settle(self._charge, outcome)
         self._all.observer.finished(
             intent.endpoint,
             outcome.model or intent.model,

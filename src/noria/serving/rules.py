@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from noria.domain.limits import Limits
+from noria.settings import Limits as LimitsSetting
 from noria.settings import Project, Routing
 
 HEADER = "header:"
@@ -22,6 +24,7 @@ class Rules:
         sticky: Whose value is always answered by the same version: a key of the metadata, or as bytes a header's name.
         breaker_failures: Failures in a row after which a version is left alone.
         breaker_open_s: For how long, seconds.
+        limits: How much may be asked of the endpoint; None if there is no limit.
     """
 
     timeout_s: float
@@ -32,16 +35,18 @@ class Rules:
     sticky: tuple[str | bytes, ...]
     breaker_failures: int
     breaker_open_s: float
+    limits: Limits | None = None
 
 
 def rules_of(project: Project) -> Mapping[str, Rules]:
     """Endpoint → its rules."""
     return {
-        name: _rules(endpoint.routing, endpoint.timeout.total_seconds()) for name, endpoint in project.endpoints.items()
+        name: _rules(endpoint.routing, endpoint.timeout.total_seconds(), _limits(endpoint.limits))
+        for name, endpoint in project.endpoints.items()
     }
 
 
-def _rules(routing: Routing, timeout_s: float) -> Rules:
+def _rules(routing: Routing, timeout_s: float, limits: Limits | None) -> Rules:
     return Rules(
         timeout_s=timeout_s,
         tries=routing.tries,
@@ -51,7 +56,18 @@ def _rules(routing: Routing, timeout_s: float) -> Rules:
         sticky=tuple(_sticky(name) for name in routing.sticky),
         breaker_failures=routing.breaker.failures,
         breaker_open_s=routing.breaker.open_for.total_seconds(),
+        limits=limits,
     )
+
+
+def _limits(said: LimitsSetting) -> Limits | None:
+    """The limits that the project file sets; None if it sets none."""
+    limits = Limits(
+        requests_per_minute=said.requests_per_minute,
+        tokens_per_minute=said.tokens_per_minute,
+        usd_per_day=said.usd_per_day,
+    )
+    return limits if limits.any else None
 
 
 def _sticky(name: str) -> str | bytes:
