@@ -251,7 +251,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
     rooms = _rooms(settings, store, times, tables, models, servers, compute)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
-    told = telemetry(settings)
+    told = telemetry(settings, models.prepare)
     try:
         yield Loop(
             settings=settings,

@@ -54,6 +54,10 @@ def settings(tmp_path, telemetry: str = ""):
     return parse_project(YAML.format(telemetry=telemetry), tmp_path)
 
 
+def no_experiment() -> str:
+    raise AssertionError("MLflow gets nothing")
+
+
 @pytest.fixture
 def places(tmp_path) -> Places:
     return Places(settings(tmp_path).project)
@@ -89,7 +93,7 @@ def told(tmp_path, collector):
     opened = []
 
     def begin(url: str = "", **kwargs):
-        opened.append(telemetry(settings(tmp_path, f'otlp: "{url or collector.url}"'), **kwargs))
+        opened.append(telemetry(settings(tmp_path, f'otlp: "{url or collector.url}"'), no_experiment, **kwargs))
         return opened[-1]
 
     yield begin
@@ -337,7 +341,7 @@ def test_the_standard_variables_are_honoured(tmp_path, monkeypatch, collector):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "till")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-    one = telemetry(settings(tmp_path))
+    one = telemetry(settings(tmp_path), no_experiment)
     one.shipped([(1, asked(), answered())])
     one.close()
     assert {post.path for post in collector.posts} == {"/v1/traces", "/v1/metrics"}
@@ -348,10 +352,10 @@ def test_the_standard_variables_are_honoured(tmp_path, monkeypatch, collector):
 
 
 def test_nobody_is_told_unless_somebody_asks(tmp_path, monkeypatch):
-    assert telemetry(settings(tmp_path)) is None
+    assert telemetry(settings(tmp_path), no_experiment) is None
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert telemetry(settings(tmp_path)) is None
+    assert telemetry(settings(tmp_path), no_experiment) is None
 
 
 def test_the_project_file_comes_before_the_environment(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ from noria.adapters import genai
 from noria.adapters.genai import Places
 from noria.adapters.outlet import Record
 from noria.domain.endpoint import Role
-from noria.domain.errors import MissingExtra
+from noria.domain.errors import InvalidProject, MissingExtra
 from noria.domain.inference import Intent, Outcome
 from noria.settings import Settings
 
@@ -244,6 +244,7 @@ def azure_monitor(connection_string: str) -> Way:
 
     Raises:
         MissingExtra: The package isn't installed.
+        InvalidProject: The connection string isn't one.
     """
     for unasked in ("APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL", "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED"):
         os.environ.setdefault(unasked, "true")  # reports to its makers, and settings that they may change from afar
@@ -257,5 +258,12 @@ def azure_monitor(connection_string: str) -> Way:
     logging.getLogger("azure").setLevel(logging.WARNING)
     said = LastWords("azure.monitor.opentelemetry.exporter")
     how = {"connection_string": connection_string, "disable_offline_storage": True, "retry_total": 1}
-    metrics = WatchedExporter(AzureMonitorMetricExporter(**how), said)
-    return Way("azure_monitor", AzureMonitorTraceExporter(**how), metrics, said)
+    try:
+        spans, metrics = AzureMonitorTraceExporter(**how), AzureMonitorMetricExporter(**how)
+    except ValueError as error:
+        said.close()
+        raise InvalidProject(
+            f"APPLICATIONINSIGHTS_CONNECTION_STRING can't be read: {error}.",
+            "Copy it from the resource's overview page.",
+        ) from None
+    return Way("azure_monitor", spans, WatchedExporter(metrics, said), said)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from noria.adapters.genai import Places, is_fault
 from noria.adapters.outlet import Outlet
-from noria.domain.errors import MissingExtra
+from noria.domain.errors import InvalidProject, MissingExtra
 from noria.domain.inference import Intent, Outcome
 from noria.domain.status import OutletStatus
 from noria.settings import Settings
@@ -66,25 +66,37 @@ class Telemetry:
         self._finish(max(0.1, deadline - time.monotonic()))
 
 
-def telemetry(settings: Settings, metrics_every_s: float | None = None) -> Telemetry | None:
+def telemetry(
+    settings: Settings, experiment: Callable[[], str], metrics_every_s: float | None = None
+) -> Telemetry | None:
     """What the project and the environment ask for; None if they ask for nothing.
 
     Args:
         settings: The project in service.
+        experiment: Says, by its id, which of MLflow's experiments traces belong to; called only if MLflow gets any.
         metrics_every_s: Between two exports of metrics, seconds; None for OpenTelemetry's own rule, a minute.
     """
-    if not (settings.otlp_traces_url or settings.azure_monitor):
+    asked = settings.project.telemetry
+    if not (settings.otlp_traces_url or settings.azure_monitor or asked.mlflow_sample):
         return None
-    ways, problems = _ways(settings)
     from noria.adapters.opentelemetry import Histograms, SpanOutlet, resource, span
 
-    places, sender, payloads = Places(settings.project), resource(settings), settings.project.telemetry.payloads
+    places, sender = Places(settings.project), resource(settings)
+    ways, problems = _ways(settings)
     outlets = [
-        Outlet(way.name, SpanOutlet(way.spans, lambda r: span(places, sender, r, payloads), way.said).send, _traced)
+        Outlet(
+            way.name, SpanOutlet(way.spans, lambda r: span(places, sender, r, asked.payloads), way.said).send, _traced
+        )
         for way in ways
     ]
     histograms = Histograms(places, sender, [way.metrics for way in ways], metrics_every_s)
-    outlets.append(Outlet("metrics", histograms.send))
+    if ways:
+        outlets.append(Outlet("metrics", histograms.send))
+    if asked.mlflow_sample:
+        from noria.adapters.mlflow_traces import RATE, WAITING, MlflowTraces, sampled
+
+        traces = MlflowTraces(settings.tracking_uri, experiment, places, sender)
+        outlets.append(Outlet("mlflow", traces.send, sampled(asked.mlflow_sample), capacity=WAITING, rate=RATE))
 
     def finish(seconds: float) -> None:
         histograms.close(seconds)
@@ -106,7 +118,7 @@ def _ways(settings: Settings) -> "tuple[list[Way], list[str]]":
     if settings.azure_monitor:
         try:
             found.append(opentelemetry.azure_monitor(settings.azure_monitor))
-        except MissingExtra as error:
+        except (MissingExtra, InvalidProject) as error:
             problems.append(str(error))
     return found, problems
 
