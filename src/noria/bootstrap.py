@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from noria.ports import ComputeEngine, Workflows
     from noria.release.fleet import Fleet
     from noria.release.manual import Manual
+    from noria.serving.following import Follower
     from noria.serving.recorder import Recorder
+    from noria.serving.records import Log
     from noria.serving.router import Router
     from noria.serving.shipping import Shipper
     from noria.training.first import FirstVersions
@@ -114,6 +116,24 @@ def records(settings: Settings) -> RecordStore:
     from noria.adapters.delta import DeltaStore
 
     return DeltaStore(settings.tables_dir)
+
+
+def log(settings: Settings) -> "Log":
+    """The log as people read it: the tables, and what is on its way to them."""
+    from noria.adapters.delta import DeltaStore
+    from noria.adapters.spool_reader import looking
+    from noria.serving.records import Log
+
+    return Log(lambda: looking(settings.spool_dir), DeltaStore(settings.tables_dir))
+
+
+def follower(settings: Settings) -> "Follower":
+    """Sees what comes into the log from now on."""
+    from noria.adapters.delta import DeltaStore
+    from noria.adapters.spool_reader import looking
+    from noria.serving.following import Follower
+
+    return Follower(lambda: looking(settings.spool_dir), DeltaStore(settings.tables_dir))
 
 
 def registry(settings: Settings) -> ModelRegistry:

@@ -4,7 +4,7 @@ A room above asks for one of these; `bootstrap.py` alone knows which adapter sta
 conformance suite in `tests/ports/` that every adapter passes, and so does its fake.
 """
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -235,7 +235,9 @@ class RecordView(Protocol):
         """
         ...
 
-    def stream(self, sql: str, also: "Mapping[str, Iterable[pa.Table]] | None" = None) -> "Iterator[pa.Table]":
+    def stream(
+        self, sql: str, also: "Mapping[str, Iterable[pa.Table]] | None" = None
+    ) -> "Generator[pa.Table, None, None]":
         """The same piece by piece in bounded memory; the first piece is there even if nothing was found."""
         ...
 

@@ -6,7 +6,7 @@ counts.
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ class DeltaView:
         pieces = list(self._run(sql, also or {}, ()))
         return pa.concat_tables(pieces)
 
-    def stream(self, sql: str, also: Also | None = None) -> Iterator[pa.Table]:
+    def stream(self, sql: str, also: Also | None = None) -> Generator[pa.Table, None, None]:
         return self._run(sql, also or {}, _SMALL_STEPS)
 
     def _handle(self, table: str) -> DeltaTable | None:
@@ -77,7 +77,7 @@ class DeltaView:
             self._handles[table] = self._open(table)
         return self._handles[table]
 
-    def _run(self, sql: str, also: Also, settings: Sequence[str]) -> Iterator[pa.Table]:
+    def _run(self, sql: str, also: Also, settings: Sequence[str]) -> Generator[pa.Table, None, None]:
         """The answer piece by piece; the first one may be empty, so that its columns are known."""
         check(sql)
         named = [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]

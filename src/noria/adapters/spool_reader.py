@@ -227,6 +227,23 @@ class SpoolReader:
         return StorageCorrupted(f"The spool {self.path} could not be read: {error}.", "The worker tries again.")
 
 
+@contextlib.contextmanager
+def looking(directory: Path) -> Iterator[list[SpoolReader]]:
+    """Readers that change nothing, of the spools that are there now and sound enough to be opened.
+
+    What lies in quarantine is left out: it takes the worker to save what can be saved of it.
+    """
+    with contextlib.ExitStack() as stack:
+        found = []
+        for path in discover(directory):
+            if path.parent.name != QUARANTINE:
+                with contextlib.suppress(StorageCorrupted, sqlite3.Error):
+                    reader = SpoolReader(path, look=True)
+                    stack.callback(reader.close)
+                    found.append(reader)
+        yield found
+
+
 class SpoolFolder:
     """All spools of a project, opened once each; a file that isn't one is named in `problems` and left alone."""
 

@@ -122,7 +122,9 @@ class Shipper:
         """One spool's turn."""
         progress = self._progress.setdefault(reader.id, _Progress())
         if not progress.written:
-            progress.written = {table: self._store.last_version(table, _app(reader.id, table)) for table in _TABLES}
+            progress.written = {
+                table: self._store.last_version(table, application(reader.id, table)) for table in _TABLES
+            }
             progress.shipped = max(progress.written.values())
         now_us, room, drained = self._clock.now_us(), limit, False
         end = reader.written()  # what comes meanwhile is the next turn's, or a turn under steady load would never end
@@ -181,7 +183,7 @@ class Shipper:
         letters = rows.dead_letters(spool, dead, self._clock.now_us())
         for table, arrow in zip(_TABLES, (letters, feedback, answered), strict=True):
             if arrow.num_rows:
-                self._store.append(table, arrow, _app(spool, table), last)
+                self._store.append(table, arrow, application(spool, table), last)
                 progress.written[table] = last
         if self._told is not None:
             self._told(ended)
@@ -212,8 +214,8 @@ class Shipper:
         return min([moment_us - self._grace_us, *begun])
 
 
-def _app(spool: str, table: str) -> str:
-    """Identity of a spool in a table's transaction log."""
+def application(spool: str, table: str) -> str:
+    """Identity of a spool in a table's transaction log, whose version is the last number that the table has of it."""
     return f"{spool}:{table}"
 
 
