@@ -67,6 +67,7 @@ class Inference:
                 ("content-type", "text/event-stream; charset=utf-8"),
                 ("cache-control", "no-cache"),
                 ("x-noria-version", answer.version),
+                ("x-noria-cache", "hit" if answer.cached else ""),
                 *_standing(answer),
             )
             await begin(send, inbound.request_id, answer.status, headers)
@@ -119,5 +120,11 @@ def _duration(seconds: float) -> str:
 async def _send_whole(send: Send, request_id: str, answer: Answer, more: tuple[tuple[str, str], ...] = ()) -> None:
     """Send an answer that isn't a stream."""
     retry_after = answer.retry_after or (RETRY_AFTER_S if answer.status == 503 else "")
-    headers = (("x-noria-version", answer.version), ("retry-after", retry_after), *_standing(answer), *more)
+    headers = (
+        ("x-noria-version", answer.version),
+        ("x-noria-cache", "hit" if answer.cached else ""),
+        ("retry-after", retry_after),
+        *_standing(answer),
+        *more,
+    )
     await respond(send, request_id, answer.status, answer.body, headers=headers)

@@ -20,6 +20,7 @@ from noria.domain.inference import Intent
 from noria.ports import Upstream, UpstreamReply
 from noria.serving.allowance import Charge
 from noria.serving.breaker import Breakers, BreakerState
+from noria.serving.cache import Kept, Wish
 from noria.serving.passage import Passage
 from noria.serving.replies import Reply, garbage, judge
 from noria.serving.retries import CallFailed, Tries, is_there
@@ -47,6 +48,7 @@ class Order:
         timeout_s: Until the last byte, seconds.
         tracestate: What the caller's trace carries along; empty for nothing.
         charge: What was set aside of its key's and its endpoint's limits; None if nothing was.
+        wish: What it means for the endpoint's cache; None if it has nothing to do with one.
     """
 
     route: Route
@@ -56,6 +58,7 @@ class Order:
     timeout_s: float
     tracestate: str = ""
     charge: Charge | None = None
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,12 @@ class Answered:
     target: Target
     reply: Reply
     stream: Incoming | None = None
+
+    def kept(self, now_us: int) -> Kept:
+        """The whole answer, for the cache; a stream must be at its end."""
+        if self.stream is None:
+            return Kept(self.reply.body, None, now_us)
+        return Kept(self.stream.reply().body, tuple(self.stream.pieces or ()), now_us)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,17 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
-from noria.domain.endpoint import Target
 from noria.domain.errors import CircuitOpen, Forbidden, InvalidRequest, NoriaError, RateLimited, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
 from noria.domain.limits import Standing
 from noria.serving.admission import Admission, Inbound
-from noria.serving.calls import Caller, Order
+from noria.serving.cache import Kept
+from noria.serving.calls import Answered, Caller, Order
 from noria.serving.passage import REST_US, Passage, Passages, our_fault
 from noria.serving.replies import Reply, passes_on
 from noria.serving.retries import CallFailed
 from noria.serving.shadows import Shadows
-from noria.serving.streaming import Incoming, relay
+from noria.serving.streaming import Incoming, Replay, relay
 from noria.serving.wires import Form
 
 CALLER_LEFT = 499
@@ -41,6 +41,7 @@ class Answer:
         version: `model/version` that answered; empty if none did.
         retry_after: When to come back, as the header says it; empty if nobody says.
         standings: How the caller stands with his limits; empty if there are none.
+        cached: Whether it was given before.
     """
 
     status: int
@@ -49,6 +50,7 @@ class Answer:
     version: str = ""
     retry_after: str = ""
     standings: tuple[Standing, ...] = ()
+    cached: bool = False
 
 
 class Gateway:
@@ -111,9 +113,11 @@ class Gateway:
         passage = self._passages.begin(order.intent, order.call.stream, order.charge)
         try:
             await passage.open()
+            if order.wish is not None and (kept := order.wish.find(order.intent.received_us)) is not None:
+                return await self._again(inbound, order, passage, kept)
             answered = await self._caller.ask(order, passage)
             if answered.stream is not None:
-                return await self._stream(inbound, order, passage, answered.target, answered.stream)
+                return await self._stream(inbound, order, passage, answered)
             await passage.end(OutcomeKind.ANSWERED, 200, answered.reply)
         except CallFailed as failed:
             return await self._fail(inbound, passage, failed.error, failed)
@@ -124,27 +128,47 @@ class Gateway:
         except asyncio.CancelledError:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
-        self._copy_to_shadows(order, answered.target)
+        self._follow_up(order, answered)
         return Answer(status=200, body=answered.reply.body, version=answered.target.ref, standings=_standings(order))
 
-    async def _stream(
-        self, inbound: Inbound, order: Order, passage: Passage, target: Target, incoming: Incoming
-    ) -> Answer:
+    async def _again(self, inbound: Inbound, order: Order, passage: Passage, kept: Kept) -> Answer:
+        """Give an answer that was given before; no model has anything to do with it."""
+        passage.cache_hit = True
+        if kept.pieces is not None:
+            chunks = self._relay(inbound, passage, Replay(kept), lambda: None)
+            await anext(chunks)
+            return Answer(status=200, chunks=chunks, version=order.target.ref, cached=True, standings=_standings(order))
+        await passage.end(OutcomeKind.ANSWERED, 200, kept.reply)
+        return Answer(status=200, body=kept.body, version=order.target.ref, cached=True, standings=_standings(order))
+
+    async def _stream(self, inbound: Inbound, order: Order, passage: Passage, answered: Answered) -> Answer:
         """A stream that has been begun, so that closing it leaves an outcome even if nothing was read from it."""
-        chunks = relay(
-            incoming,
+        assert answered.stream is not None
+        if order.wish is not None:
+            answered.stream.pieces = []
+        chunks = self._relay(inbound, passage, answered.stream, lambda: self._follow_up(order, answered))
+        await anext(chunks)
+        return Answer(status=200, chunks=chunks, version=answered.target.ref, standings=_standings(order))
+
+    def _relay(
+        self, inbound: Inbound, passage: Passage, source: Incoming | Replay, answered: Callable[[], None]
+    ) -> AsyncGenerator[bytes, None]:
+        return relay(
+            source,
             passage,
             explain=lambda error: self._explain(error, inbound.form)[1],
             ending=lambda: _ending(inbound),
-            answered=lambda: self._copy_to_shadows(order, target),
+            answered=answered,
         )
-        await anext(chunks)
-        return Answer(status=200, chunks=chunks, version=target.ref, standings=_standings(order))
 
-    def _copy_to_shadows(self, order: Order, answered: Target) -> None:
-        """Copies are compared with what the order's version says, so there are none where another stood in."""
-        if answered is order.target:
-            self._shadows.copy(order)
+    def _follow_up(self, order: Order, answered: Answered) -> None:
+        """What an answer on record brings with it: copies for the shadows, which are compared with what the order's
+        version says, and a place in the cache. Nothing where another version stood in."""
+        if answered.target is not order.target:
+            return
+        self._shadows.copy(order)
+        if order.wish is not None:
+            order.wish.keep(answered.kept(self._passages.clock.now_us()))
 
     async def _fail(
         self, inbound: Inbound, passage: Passage, error: NoriaError, failed: CallFailed | None = None

@@ -215,6 +215,7 @@ class Passage:
             version=self._stand_in.version if self._stand_in else "",
             tries=self.tries,
             cache_hit=self.cache_hit,
+            cost_usd=0.0 if self.cache_hit else None,
         )
 
     def _close(self, outcome: Outcome) -> None:

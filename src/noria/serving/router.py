@@ -135,7 +135,7 @@ class Router:
             digest = applied.hash
             try:
                 project = self._parse(applied.text)
-                rules = rules_of(project)
+                rules = rules_of(project, rules)
             except InvalidProject as error:
                 log.error("the applied project can't be read, going on with the one before: %s", error)
         keys, keys_revision = self._keys()

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from noria.domain.limits import Limits
+from noria.serving.cache import AnswerCache, CacheRules
+from noria.settings import Cache, Endpoint, Project
 from noria.settings import Limits as LimitsSetting
-from noria.settings import Project, Routing
 
 HEADER = "header:"
 """How `routing.sticky` names a header."""
@@ -25,6 +26,7 @@ class Rules:
         breaker_failures: Failures in a row after which a version is left alone.
         breaker_open_s: For how long, seconds.
         limits: How much may be asked of the endpoint; None if there is no limit.
+        cache: Its answers that are kept; None if none are.
     """
 
     timeout_s: float
@@ -35,20 +37,25 @@ class Rules:
     sticky: tuple[str | bytes, ...]
     breaker_failures: int
     breaker_open_s: float
+    cache: AnswerCache | None = None
     limits: Limits | None = None
 
 
-def rules_of(project: Project) -> Mapping[str, Rules]:
-    """Endpoint → its rules."""
-    return {
-        name: _rules(endpoint.routing, endpoint.timeout.total_seconds(), _limits(endpoint.limits))
-        for name, endpoint in project.endpoints.items()
-    }
+def rules_of(project: Project, before: Mapping[str, Rules] | None = None) -> Mapping[str, Rules]:
+    """Endpoint → its rules.
+
+    Args:
+        project: The project file.
+        before: The rules until now, whose caches go on where nothing about them changed.
+    """
+    caches = {name: rules.cache for name, rules in (before or {}).items()}
+    return {name: _rules(endpoint, caches.get(name)) for name, endpoint in project.endpoints.items()}
 
 
-def _rules(routing: Routing, timeout_s: float, limits: Limits | None) -> Rules:
+def _rules(endpoint: Endpoint, cache: AnswerCache | None) -> Rules:
+    routing = endpoint.routing
     return Rules(
-        timeout_s=timeout_s,
+        timeout_s=endpoint.timeout.total_seconds(),
         tries=routing.tries,
         try_timeout_s=None if routing.try_timeout is None else routing.try_timeout.total_seconds(),
         patience_s=routing.patience.total_seconds(),
@@ -56,7 +63,8 @@ def _rules(routing: Routing, timeout_s: float, limits: Limits | None) -> Rules:
         sticky=tuple(_sticky(name) for name in routing.sticky),
         breaker_failures=routing.breaker.failures,
         breaker_open_s=routing.breaker.open_for.total_seconds(),
-        limits=limits,
+        cache=None if routing.cache is None else _cache(routing.cache, cache),
+        limits=_limits(endpoint.limits),
     )
 
 
@@ -68,6 +76,11 @@ def _limits(said: LimitsSetting) -> Limits | None:
         usd_per_day=said.usd_per_day,
     )
     return limits if limits.any else None
+
+
+def _cache(settings: Cache, before: AnswerCache | None) -> AnswerCache:
+    rules = CacheRules(int(settings.ttl.total_seconds() * 1_000_000), settings.entries, settings.max_bytes)
+    return before if before is not None and before.rules == rules else AnswerCache(rules)
 
 
 def _sticky(name: str) -> str | bytes:

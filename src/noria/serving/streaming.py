@@ -7,6 +7,7 @@ from noria.domain.errors import NoriaError, UpstreamFailed, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
 from noria.ports import UpstreamReply
 from noria.serving import streams
+from noria.serving.cache import Kept
 from noria.serving.passage import Passage, our_fault
 from noria.serving.replies import Reply, garbage, with_usage
 from noria.serving.streams import DONE, Assembly, Splitter
@@ -29,6 +30,7 @@ class Incoming:
         held: What was read and not given away yet.
         over: Whether all was read.
         said: Whether something came that can be read.
+        pieces: What was given away, if it is wanted again; else None.
         settle: Told once how it ended: True at the end, False if it broke, None if nobody wanted more of it.
     """
 
@@ -41,6 +43,7 @@ class Incoming:
         "_splitter",
         "held",
         "over",
+        "pieces",
         "said",
         "settle",
     )
@@ -55,6 +58,7 @@ class Incoming:
         self.held = b""
         self.over = False
         self.said = False
+        self.pieces: list[bytes] | None = None
         self.settle: Callable[[bool | None], None] | None = None
 
     async def begin(self, content: bool) -> None:
@@ -75,14 +79,15 @@ class Incoming:
         Raises:
             UpstreamFailed: It broke off, or isn't a stream of answers.
         """
-        if self.held:
-            held, self.held = self.held, b""
-            return held
+        piece, self.held = self.held, b""
         try:
-            return await self._next()
+            piece = piece or await self._next()
         except UpstreamFailed:
             self._settle(False)
             raise
+        if self.pieces is not None and piece:
+            self.pieces.append(piece)
+        return piece
 
     def reply(self) -> Reply:
         """What the events add up to, with the tokens counted."""
@@ -140,8 +145,34 @@ class Incoming:
             settle(worked)
 
 
+class Replay:
+    """A stream that was given before, given again as it was; for its attributes see `Incoming`."""
+
+    __slots__ = ("_kept", "_left", "held", "over", "said")
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._left = iter(kept.pieces or ())
+        self.held = b""
+        self.over = False
+        self.said = True
+
+    async def read(self) -> bytes:
+        """The next piece."""
+        piece = next(self._left, b"")
+        self.over = not piece
+        return piece
+
+    def reply(self) -> Reply:
+        """The whole answer."""
+        return self._kept.reply
+
+    async def aclose(self) -> None:
+        """Nobody is at the other end."""
+
+
 async def relay(
-    incoming: Incoming,
+    incoming: Incoming | Replay,
     passage: Passage,
     explain: Callable[[NoriaError], bytes],
     ending: Callable[[], OutcomeKind],
