@@ -23,6 +23,7 @@ from noria.settings import Policy, Project, Settings, secret
 if TYPE_CHECKING:
     from noria.adapters.delta import DeltaStore
     from noria.adapters.hosts import ProjectHost
+    from noria.adapters.parquet import ParquetReader
     from noria.adapters.spool_reader import SpoolFolder
     from noria.adapters.telemetry import Telemetry
     from noria.adapters.upstreams import ProjectUpstream
@@ -188,6 +189,7 @@ class Api:
 
     router: "Router"
     upstream: "ProjectUpstream"
+    frames: "ParquetReader"
     recorder: "Recorder"
     state: StateStore
     clock: Clock
@@ -198,6 +200,7 @@ class Api:
 
 def api(settings: Settings, slot: str) -> Api:
     """Compose an API process that alone writes the spool of that slot."""
+    from noria.adapters.parquet import ParquetReader
     from noria.adapters.spool import SqliteSpool
     from noria.serving.recorder import Recorder
     from noria.serving.redaction import Redactors
@@ -220,7 +223,17 @@ def api(settings: Settings, slot: str) -> Api:
         spool.close()
         shared.close()
 
-    return Api(router, upstream(lambda: router.project), recorder, store, times, shared, read_drift, close)
+    return Api(
+        router=router,
+        upstream=upstream(lambda: router.project),
+        frames=ParquetReader(),
+        recorder=recorder,
+        state=store,
+        clock=times,
+        read_drift=read_drift,
+        meters=shared,
+        close=close,
+    )
 
 
 # --- the worker -----------------------------------------------------------------------------------------------------

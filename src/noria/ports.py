@@ -93,6 +93,23 @@ class Upstream(Protocol):
         ...
 
 
+class FrameReader(Protocol):
+    """Reads tables that take more than an API process may load."""
+
+    async def read(self, body: bytes) -> bytes:
+        """A Parquet file as the JSON object `{"dataframe_split": {"columns": […], "data": [[…], …]}}`.
+
+        Raises:
+            InvalidRequest: It is no Parquet file.
+            RequestTooLarge: It holds more than is read.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End what reads them."""
+        ...
+
+
 class Credentials(Protocol):
     """What the project's upstreams know us by."""
 

@@ -166,9 +166,9 @@ async def test_every_address_of_the_app_is_protected_as_the_table_says(site):
     wanted = {
         "/livez": None, "/readyz": None, "/ping": None, "/health": None, "/version": None,
         **{path: Right.INFER for base in ("/v1/models", "/openai/v1/models", "/openai/models", "/openai/deployments")
-           for path in (base, base + "/{id}")},
+           for path in (base, base + "/", base + "/{id}")},
         **{path: Right.INFER for base in ("/api/2.0/endpoints", "/api/2.0/serving-endpoints")
-           for path in (base + ("/" if base.endswith("2.0/endpoints") else ""), base + "/{name}")},
+           for path in (base, base + "/", base + "/{name}")},
         "/metrics": Right.VIEW, "/api/status": Right.VIEW, "/": Right.VIEW, "/endpoints/{name}": Right.VIEW,
         "/runs": Right.VIEW, "/runs/{id:path}": Right.VIEW, "/verdicts/{id:path}": Right.VIEW, "/audit": Right.VIEW,
         "/console/{file}": Right.VIEW,

@@ -16,6 +16,7 @@ from fakes.state import FakeState
 from fakes.story import PROJECT
 from fakes.upstream import Handler, listening
 from noria.adapters.clock import SystemClock
+from noria.adapters.parquet import ParquetReader
 from noria.adapters.upstream import HttpUpstream
 from noria.api.app import App, create_app
 from noria.api.connection import Bounds
@@ -108,6 +109,7 @@ async def running(
         app = create_app(
             router=router,
             upstream=upstream,
+            frames=ParquetReader(),
             reachable=upstream.reachable,
             recorder=Recorder(spool, {}, clock),
             state=state,

@@ -39,6 +39,7 @@ def main() -> int:
     app = create_app(
         router=parts.router,
         upstream=parts.upstream,
+        frames=parts.frames,
         reachable=parts.upstream.reachable,
         recorder=parts.recorder,
         state=parts.state,

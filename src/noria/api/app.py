@@ -26,7 +26,7 @@ from noria.api.metrics import Metrics
 from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.domain.errors import NoriaError
-from noria.ports import Clock, Meters, StateStore, Upstream
+from noria.ports import Clock, FrameReader, Meters, StateStore, Upstream
 from noria.serving.admission import Admission
 from noria.serving.allowance import Allowances
 from noria.serving.calls import Caller
@@ -99,12 +99,17 @@ class Lifetime:
     """What runs beside the requests: looks at the state for new routes, and in the end closes everything in order."""
 
     def __init__(
-        self, router: Router, gateway: Gateway, upstream: Upstream, metrics: Metrics, on_close: Callable[[], None]
+        self,
+        router: Router,
+        gateway: Gateway,
+        outside: tuple[Upstream | FrameReader, ...],
+        metrics: Metrics,
+        on_close: Callable[[], None],
     ) -> None:
         self._router = router
         self._gateway = gateway
         self._metrics = metrics
-        self._upstream = upstream
+        self._outside = outside
         self._on_close = on_close
         self.draining = False
         """Whether the process takes no more connections and ends once it has answered what is under way."""
@@ -119,7 +124,8 @@ class Lifetime:
         for job in jobs:
             job.cancel()
         await self._gateway.close(SHADOWS_S)
-        await self._upstream.aclose()
+        for world in self._outside:
+            await world.aclose()
         await asyncio.to_thread(self._metrics.keep)
         await asyncio.to_thread(self._on_close)
         await send({"type": "lifespan.shutdown.complete"})
@@ -141,6 +147,7 @@ def create_app(
     *,
     router: Router,
     upstream: Upstream,
+    frames: FrameReader,
     reachable: Callable[[str], Awaitable[bool]],
     recorder: Recorder,
     state: StateStore,
@@ -158,6 +165,7 @@ def create_app(
     Args:
         router: Who answers; refreshed by the app.
         upstream: Calls model servers; closed by the app.
+        frames: Reads Parquet; closed by the app.
         reachable: Whether anything listens at a model server's URL.
         recorder: Writes the log.
         state: What the console and `/api/status` show.
@@ -175,7 +183,7 @@ def create_app(
     new_id = partial(new_request_id, clock)
     caller = Caller(upstream, router, jitter, patience_s)
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
-    lifetime = Lifetime(router, gateway, upstream, metrics, on_close)
+    lifetime = Lifetime(router, gateway, (upstream, frames), metrics, on_close)
     control = Control(router, reachable, lambda: passages.log_problem, lambda: lifetime.draining, state, metrics, clock)
     pages = Starlette(
         routes=[
@@ -187,7 +195,7 @@ def create_app(
     )
     pages.router.redirect_slashes = False
     return App(
-        Inference(gateway, router),
+        Inference(gateway, router, frames),
         FeedbackDesk(recorder, router),
         pages,
         lifetime,

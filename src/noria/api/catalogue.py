@@ -37,7 +37,7 @@ class Catalogue:
             *self._pair("/openai/v1/models", self._chats, _model, "id", Form.CHAT),
             *self._pair("/openai/models", self._chats, _model, "id", Form.CHAT),
             *self._pair("/openai/deployments", self._chats, _deployment, "id", Form.CHAT),
-            *self._pair("/api/2.0/endpoints/", self._all, _mlflow, "name", None),
+            *self._pair("/api/2.0/endpoints", self._all, _mlflow, "name", None),
             *self._pair("/api/2.0/serving-endpoints", self._all, _databricks, "name", None),
         ]
 
@@ -49,7 +49,7 @@ class Catalogue:
         key: str,
         form: Form | None,
     ) -> list[Path]:
-        """The address of a list, and below it the one of each item."""
+        """The address of a list, as clients write it with and without a slash, and below it the one of each item."""
 
         async def many(request: Request) -> Response:
             items = [shape(name, self._route(name)) for name in names(asker(request))]
@@ -65,7 +65,7 @@ class Catalogue:
             status, body = explain(error, form)
             return Response(body, status, media_type="application/json")
 
-        return [Path(path, many), Path(f"{path.rstrip('/')}/{{{key}}}", one)]
+        return [Path(path, many), Path(f"{path}/", many), Path(f"{path}/{{{key}}}", one)]
 
     def _route(self, name: str) -> Route | None:
         return self._router.snapshot.routes.get(name)

@@ -4,16 +4,20 @@ import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 
-from noria.api.messages import Departure, Request, Send, begin, respond
+from noria.api.messages import JSON, Departure, Request, Send, begin, respond
 from noria.api.problems import RETRY_AFTER_S, MethodNotAllowed, explain
 from noria.domain.errors import NoriaError
+from noria.ports import FrameReader
 from noria.serving.admission import Inbound
 from noria.serving.gateway import Answer, Gateway
 from noria.serving.router import Router
 from noria.serving.tracing import continue_trace
 from noria.serving.wires import Form
 
+PARQUET = "application/vnd.apache.parquet"
+"""MLflow's content type for a table that pandas wrote."""
 _LONGEST_ID = 200
 
 
@@ -23,11 +27,13 @@ class Inference:
     Args:
         gateway: Where they go.
         router: Says how long a body may be.
+        frames: Reads Parquet.
     """
 
-    def __init__(self, gateway: Gateway, router: Router) -> None:
+    def __init__(self, gateway: Gateway, router: Router, frames: FrameReader) -> None:
         self._gateway = gateway
         self._router = router
+        self._frames = frames
 
     async def handle(self, request: Request, form: Form, endpoint: str, send: Send) -> None:
         """Answer one request.
@@ -43,13 +49,19 @@ class Inference:
         try:
             server = self._router.project.server
             body = await request.body(server.max_body_bytes, server.slow_client.total_seconds())
+            parquet = form is Form.INVOCATIONS and request.header(b"content-type").lower().startswith(PARQUET)
+            if parquet:
+                body = await self._frames.read(body)
         except NoriaError as error:
             refused = await self._gateway.refuse(self._inbound(request, form, endpoint, b""), error)
             await _send_whole(send, request.id, refused, (("connection", "close"),))
             return
         departure = Departure(request)
+        inbound = self._inbound(request, form, endpoint, body, departure)
+        if parquet:
+            inbound = replace(inbound, content_type=JSON, notes=("converted_from_parquet",))
         try:
-            await self._answer(self._inbound(request, form, endpoint, body, departure), departure, send)
+            await self._answer(inbound, departure, send)
         except asyncio.CancelledError:
             if not departure.absorb():
                 raise

@@ -38,6 +38,7 @@ class Inbound:
         key: The API key that it came with; None where none is needed.
         trace: The trace it belongs to.
         header: Any other header's value, by its lower-case name; empty if it wasn't sent.
+        notes: Why the body isn't what was sent, as codes.
         left: Asked when the wait for the answer is cancelled: whether the caller left, or else we stop.
     """
 
@@ -52,6 +53,7 @@ class Inbound:
     key: ApiKey | None = None
     trace: Trace = field(default_factory=lambda: continue_trace(""))
     header: Callable[[bytes], str] = lambda _: ""
+    notes: tuple[str, ...] = ()
     left: Callable[[], bool] = lambda: True
 
     @property
@@ -140,7 +142,7 @@ class Admission:
             sampled=inbound.trace.sampled,
             metadata=metadata,
             policy_hash=route.policy_hash,
-            errors=call.notes,
+            errors=inbound.notes + call.notes,
         )
         asked = None
         if rules.cache is not None:
