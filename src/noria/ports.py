@@ -134,6 +134,8 @@ class RecordSpool(Protocol):
     async def append(self, entry: Entry) -> int:
         """Write an entry and return its sequence number once it is on disk.
 
+        It can't be cut in two: a cancellation is raised once the entry is on disk, and not if it can't be written.
+
         Raises:
             LogUnavailable: It could not be written; nothing was.
         """

@@ -150,6 +150,28 @@ async def test_a_caller_that_gave_up_waiting_leaves_its_entry_in_the_log(folder)
     assert [e for _, e in contents(folder / "api-0.db")] == [intent(1), intent(2)]
 
 
+async def test_a_caller_that_is_cancelled_hears_of_it_once_his_entry_is_in_the_log(folder):
+    spool = SqliteSpool(folder, "api-0")
+    task = asyncio.create_task(spool.append(intent(1)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [e for _, e in spool.read(0, 10)] == [intent(1)]
+    spool.close()
+
+
+async def test_a_caller_that_is_cancelled_while_his_entry_is_refused_hears_of_that(folder):
+    spool = SqliteSpool(folder, "api-0")
+    spool._current = lambda: (_ for _ in ()).throw(OSError("no space left"))
+    task = asyncio.create_task(spool.append(intent(1)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(LogUnavailable):
+        await task
+    spool.close()
+
+
 async def test_a_huge_entry_is_kept_whole(folder):
     body = os.urandom(10 << 20)
     await write(folder, intent(1, request=body), outcome(1))

@@ -37,12 +37,21 @@ def _wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-@dataclass(frozen=True, slots=True)
+class _Written(asyncio.Future[int]):
+    """The number of an entry that is on its way to the disk, from where nobody can call it back: whoever is cancelled
+    while he waits for it goes on waiting, and is cancelled then."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
+        """Not possible."""
+        return False
+
+
+@dataclass(slots=True)
 class _Waiting:
     """An entry on its way to the disk, and who waits for it."""
 
     item: Packed
-    done: "asyncio.Future[int]"
+    done: _Written
     entry: Entry
 
 
@@ -89,9 +98,14 @@ class SqliteSpool:
     async def append(self, entry: Entry) -> int:
         if self._closed:
             raise LogUnavailable(_CLOSED.problem, _CLOSED.remedy)
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        done = _Written(loop=asyncio.get_running_loop())
         self._queue.put(_Waiting(pack(entry), done, entry))
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if done.done() and (error := done.exception()) is not None:
+                raise error from None
+            raise
 
     def read(self, after: int, limit: int) -> list[tuple[int, Entry]]:
         reader = SpoolReader(self._path)
@@ -198,7 +212,7 @@ class SqliteSpool:
 
 def _tell(group: list[_Waiting], outcome: int | LogUnavailable) -> None:
     """Wake everybody who waits for a group: one call for each event loop."""
-    waiting: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int]]] = {}
+    waiting: dict[asyncio.AbstractEventLoop, list[tuple[_Written, int]]] = {}
     for index, entry in enumerate(group):
         waiting.setdefault(entry.done.get_loop(), []).append((entry.done, index))
     for loop, futures in waiting.items():
@@ -206,7 +220,7 @@ def _tell(group: list[_Waiting], outcome: int | LogUnavailable) -> None:
             loop.call_soon_threadsafe(_settle, futures, outcome)
 
 
-def _settle(futures: list[tuple["asyncio.Future[int]", int]], outcome: int | LogUnavailable) -> None:
+def _settle(futures: list[tuple[_Written, int]], outcome: int | LogUnavailable) -> None:
     for future, index in futures:
         if future.done():  # the caller has gone; what it wrote stays
             continue

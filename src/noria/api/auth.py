@@ -9,6 +9,7 @@ import binascii
 import logging
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -55,6 +56,8 @@ KEY = "noria.key"
 """Where a request's scope has the API key that it came with, for what Starlette answers."""
 LOG_EVERY_US = 60_000_000
 """Pause between two log lines about callers without a key, in microseconds."""
+_LONGEST_NAME = 128
+"""Longer names of hosts are not remembered."""
 _SEND_ONE = "Send Authorization: Bearer sk-noria-… (api-key and x-api-key are read, too)."
 _BEARER = 'Bearer realm="noria"'
 _BASIC = 'Basic realm="Noria: any name, and as the password an API key with the role viewer", charset="UTF-8"'
@@ -202,6 +205,15 @@ def _password(value: str) -> str:
 
 
 def _is_loopback(url: str) -> bool:
+    return _names_loopback(url) if len(url) > _LONGEST_NAME else _known_loopback(url)
+
+
+@lru_cache(maxsize=64)
+def _known_loopback(url: str) -> bool:
+    return _names_loopback(url)
+
+
+def _names_loopback(url: str) -> bool:
     try:
         name = urlsplit(url).hostname or ""
         return name == "localhost" or ip_address(name).is_loopback

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from noria.api.addresses import OPENAI_PREFIXES
+from noria.api.messages import LINE, Line
 from noria.api.problems import HeadersTooLarge, RequestTimeout, explain
 from noria.domain.errors import InvalidRequest, NoriaError
 from noria.serving.wires import Form
@@ -107,6 +108,9 @@ class Connection(HttpToolsProtocol):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+                line: Line | None = cycle.scope.get(LINE)
+                if line is not None:
+                    line.cut()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._end_head()
@@ -182,12 +186,20 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._before_offer, self.cycle = self.cycle, _NOBODY
             return
+        self.scope[LINE] = Line()  # type: ignore[literal-required]
         super().on_headers_complete()
         if self._draining:
             self.cycle.keep_alive = False
         if len(self.pipeline) > MOST_PIPELINED:
             self._problem = InvalidRequest("Too many requests were sent ahead.", "Wait for answers.")
             raise self._problem
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        super().on_message_complete()
+        line: Line | None = self.scope.get(LINE)  # type: ignore[assignment]
+        if line is not None:
+            line.whole = True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Remember who is being answered: with requests sent ahead it isn't the last that came."""

@@ -18,6 +18,32 @@ DISCARD_S = 5.0
 JSON = "application/json"
 
 
+LINE = "noria.line"
+"""Where a request's scope has its line, if our own protocol serves it."""
+
+
+class Line:
+    """What our protocol knows of a request and ASGI doesn't tell without a task that waits for it.
+
+    Attributes:
+        whole: Whether all of the request is there.
+        is_cut: Whether the caller has closed the connection.
+        on_cut: Called when he does.
+    """
+
+    __slots__ = ("is_cut", "on_cut", "whole")
+
+    def __init__(self) -> None:
+        self.whole = self.is_cut = False
+        self.on_cut: Callable[[], None] | None = None
+
+    def cut(self) -> None:
+        """The connection is closed."""
+        self.is_cut = True
+        if self.on_cut is not None:
+            self.on_cut()
+
+
 class CallerLeft(Exception):
     """The caller closed the connection before his request was complete."""
 
@@ -30,9 +56,10 @@ class Request:
         method: Upper case.
         path: Decoded.
         key: The API key that it came with; None where none is needed.
+        line: Its connection; None under another server's protocol.
     """
 
-    __slots__ = ("_headers", "_receive", "id", "key", "method", "path")
+    __slots__ = ("_headers", "_receive", "id", "key", "line", "method", "path")
 
     def __init__(self, scope: Scope, receive: Receive, id: str) -> None:
         self.id = id
@@ -41,6 +68,7 @@ class Request:
         self.path: str = scope["path"]
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
+        self.line: Line | None = scope.get(LINE)
 
     def header(self, name: bytes) -> str:
         """A header's value, by its lower-case name; empty if it isn't there."""
@@ -66,6 +94,8 @@ class Request:
         """
         if self.header(b"content-encoding") not in ("", "identity"):
             raise UnsupportedMedia("Compressed bodies can't be read.", "Send the body without Content-Encoding.")
+        if self.line is not None and self.line.whole:
+            return await self._read(most)
         declared = self.header(b"content-length")
         try:
             async with asyncio.timeout(slow_s):
@@ -124,11 +154,21 @@ class Departure:
     def __init__(self, request: Request) -> None:
         self.left = False
         self._task = asyncio.current_task()
-        self._watch = asyncio.create_task(self._look(request))
+        self._line = request.line
+        self._watch: asyncio.Task[None] | None = None
+        if self._line is None:
+            self._watch = asyncio.create_task(self._look(request))
+        elif self._line.is_cut:
+            self._gone()
+        else:
+            self._line.on_cut = self._gone
 
     def stop(self) -> None:
         """The answer is there: whoever leaves now leaves with it."""
-        self._watch.cancel()
+        if self._line is not None:
+            self._line.on_cut = None
+        if self._watch is not None:
+            self._watch.cancel()
 
     def absorb(self) -> bool:
         """After a cancellation: whether it was the caller's leaving, which then counts as dealt with."""
@@ -138,6 +178,9 @@ class Departure:
 
     async def _look(self, request: Request) -> None:
         await request.gone()
+        self._gone()
+
+    def _gone(self) -> None:
         self.left = True
         if self._task is not None:
             self._task.cancel()

@@ -7,6 +7,7 @@ its gauges are absent and `noria_state_up` is 0, but the request metrics are sti
 import logging
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -24,6 +25,18 @@ log = logging.getLogger("noria.api.metrics")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `Metrics.render` returns."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class _Series(dict[tuple[str, ...], Any]):
+    """Labels → the series of a metric, which the library takes long to find."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        series = self[labels] = self._metric.labels(*labels)
+        return series
 
 
 class Metrics:
@@ -76,13 +89,18 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._in_flight_of = _Series(self._in_flight)
+        self._requests_of = _Series(self._requests)
+        self._duration_of = _Series(self._duration)
+        self._ttft_of = _Series(self._ttft)
+        self._tokens_of = _Series(self._tokens)
         ProcessCollector(registry=self.registry)
         self._of_state = CollectorRegistry()
         self._of_state.register(StateCollector(state, clock))
 
     def started(self, endpoint: str) -> None:
         """A request was taken."""
-        self._in_flight.labels(endpoint).inc()
+        self._in_flight_of[endpoint,].inc()
 
     def finished(
         self,
@@ -112,14 +130,15 @@ class Metrics:
             output_tokens: The same.
         """
         served = (endpoint, model, version, role)
-        self._in_flight.labels(endpoint).dec()
-        self._requests.labels(*served, outcome, str(status)).inc()
-        self._duration.labels(*served).observe(duration_s)
+        self._in_flight_of[endpoint,].dec()
+        self._requests_of[*served, outcome, str(status)].inc()
+        self._duration_of[served].observe(duration_s)
         if ttft_s is not None:
-            self._ttft.labels(*served).observe(ttft_s)
-        for direction, tokens in (("input", input_tokens), ("output", output_tokens)):
-            if tokens:
-                self._tokens.labels(*served, direction).inc(tokens)
+            self._ttft_of[served].observe(ttft_s)
+        if input_tokens:
+            self._tokens_of[*served, "input"].inc(input_tokens)
+        if output_tokens:
+            self._tokens_of[*served, "output"].inc(output_tokens)
 
     def shadow_dropped(self, endpoint: str) -> None:
         """A shadow copy was not made, because too many were under way."""

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
 from noria.domain.endpoint import Target
 from noria.domain.errors import LogUnavailable, NoriaError
@@ -84,9 +83,10 @@ class Passages:
             LogUnavailable: It could not be written.
         """
         try:
-            await _to_the_end(
-                self._recorder.intent(entry) if isinstance(entry, Intent) else self._recorder.outcome(entry)
-            )
+            if isinstance(entry, Intent):
+                await self._recorder.intent(entry)
+            else:
+                await self._recorder.outcome(entry)
         except LogUnavailable as error:
             self._refused = (self.clock.now_us(), error.problem)
             raise
@@ -253,16 +253,3 @@ def our_fault(error: Exception) -> NoriaError:
     """What a caller hears of an error that nobody foresaw; our log hears everything."""
     log.error("an error that nobody foresaw", exc_info=error)
     return NoriaError("Noria met a fault of its own.", "Its log says more; please report it.")
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await a write that a cancellation must not cut in two; unless the write fails, that is raised afterwards."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            await asyncio.wait({task})
-        if (error := task.exception()) is not None:
-            raise error from None
-        raise

@@ -5,10 +5,11 @@ When the log can't be written, whoever asks gets LogUnavailable and gives no ans
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from noria.domain.errors import LogUnavailable
 from noria.domain.inference import Feedback, Intent, Outcome
 from noria.ports import Clock, RecordSpool
 from noria.serving.payload import DATABRICKS_BYTES, Side, kept
@@ -30,7 +31,7 @@ def new_request_id(clock: Clock) -> str:
 
 
 class Recorder:
-    """The log as the gateway and the feedback route see it.
+    """The log as the gateway and the feedback route see it. A cancellation is raised after a write, never within one.
 
     Args:
         spool: Where entries go.
@@ -60,16 +61,11 @@ class Recorder:
             LogUnavailable: It could not be written; the request must not be sent to a model.
         """
         redactor = self._redactors.get(intent.endpoint, self._strictest)
-        request, codes = await self._kept(redactor, intent.request, Side.REQUEST)
-        clean = replace(
-            intent,
-            request=request,
-            client_request_id=_clean(redactor, intent.client_request_id),
-            metadata={_storable(key): _clean(redactor, value) for key, value in intent.metadata.items()},
-            errors=_with(intent.errors, codes),
-        )
-        await self._spool.append(clean)
-        self._under_way[intent.request_id] = redactor
+        if len(intent.request) > _THREAD_BYTES:
+            await _to_the_end(self._long_intent(redactor, intent))
+            return
+        request, codes = _clear(redactor, intent.request, self._longest(), Side.REQUEST)
+        await self._append_intent(redactor, intent, request, codes)
 
     async def outcome(self, outcome: Outcome) -> None:
         """Put an outcome on disk.
@@ -78,14 +74,45 @@ class Recorder:
             LogUnavailable: It could not be written; the caller must not get the last byte.
         """
         redactor = self._under_way.get(outcome.request_id, self._strictest)
-        response, codes = await self._kept(redactor, outcome.response, Side.RESPONSE)
-        await self._spool.append(replace(outcome, response=response, errors=_with(outcome.errors, codes)))
-        self._under_way.pop(outcome.request_id, None)
+        if len(outcome.response) > _THREAD_BYTES:
+            await _to_the_end(self._long_outcome(redactor, outcome))
+            return
+        response, codes = _clear(redactor, outcome.response, self._longest(), Side.RESPONSE)
+        await self._append_outcome(outcome, response, codes)
 
-    async def _kept(self, redactor: Redactor, body: bytes, side: Side) -> tuple[bytes, tuple[str, ...]]:
-        if len(body) > _THREAD_BYTES:
-            return await asyncio.to_thread(_clear, redactor, body, self._longest(), side)
-        return _clear(redactor, body, self._longest(), side)
+    async def _long_intent(self, redactor: Redactor, intent: Intent) -> None:
+        request, codes = await asyncio.to_thread(_clear, redactor, intent.request, self._longest(), Side.REQUEST)
+        await self._append_intent(redactor, intent, request, codes)
+
+    async def _long_outcome(self, redactor: Redactor, outcome: Outcome) -> None:
+        response, codes = await asyncio.to_thread(_clear, redactor, outcome.response, self._longest(), Side.RESPONSE)
+        await self._append_outcome(outcome, response, codes)
+
+    async def _append_intent(self, redactor: Redactor, intent: Intent, request: bytes, codes: tuple[str, ...]) -> None:
+        if request is not intent.request or intent.client_request_id or intent.metadata or codes:
+            intent = replace(
+                intent,
+                request=request,
+                client_request_id=_clean(redactor, intent.client_request_id),
+                metadata={_storable(key): _clean(redactor, value) for key, value in intent.metadata.items()},
+                errors=_with(intent.errors, codes),
+            )
+        self._under_way[intent.request_id] = redactor
+        try:
+            await self._spool.append(intent)
+        except LogUnavailable:
+            del self._under_way[intent.request_id]
+            raise
+
+    async def _append_outcome(self, outcome: Outcome, response: bytes, codes: tuple[str, ...]) -> None:
+        if response is not outcome.response or codes:
+            outcome = replace(outcome, response=response, errors=_with(outcome.errors, codes))
+        try:
+            await self._spool.append(outcome)
+        except asyncio.CancelledError:
+            self._under_way.pop(outcome.request_id, None)
+            raise
+        self._under_way.pop(outcome.request_id, None)
 
     async def feedback(
         self,
@@ -128,6 +155,19 @@ class Recorder:
         )
         await self._spool.append(feedback)
         return feedback
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await a write that a cancellation must not cut in two; unless the write fails, that is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            await asyncio.wait({task})
+        if (error := task.exception()) is not None:
+            raise error from None
+        raise
 
 
 def _clear(redactor: Redactor, body: bytes, longest: int, side: Side) -> tuple[bytes, tuple[str, ...]]:

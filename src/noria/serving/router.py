@@ -123,6 +123,8 @@ class Router:
     def current(self, endpoint: str, target: Target) -> Target:
         """The same version at the address where it listens now: it may have been started anew elsewhere."""
         route = self.snapshot.routes.get(endpoint)
+        if route is not None and target in route.targets:
+            return target
         places = (*route.targets, *([route.previous] if route.previous else [])) if route else ()
         return next((replace(target, url=t.url) for t in places if t.ref == target.ref), target)
 
