@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from noria.adapters.telemetry import Telemetry
     from noria.adapters.upstreams import ProjectUpstream
     from noria.governance.cards import Cards
+    from noria.governance.retention import Retention
     from noria.loop import Rooms
     from noria.monitoring.windows import Windows
     from noria.ports import ComputeEngine, Workflows
@@ -254,6 +255,7 @@ class Loop:
     spools: "SpoolFolder"
     shipper: "Shipper"
     windows: "Windows"
+    retention: "Retention"
     rooms: "Rooms"
     fleet: "Fleet"
     first: "FirstVersions"
@@ -271,6 +273,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.adapters.spool_reader import SpoolFolder
     from noria.adapters.telemetry import telemetry
     from noria.adapters.workflows import DbosWorkflows
+    from noria.governance.retention import Retention
     from noria.loop import handlers
     from noria.monitoring.windows import Windows
     from noria.release.fleet import Fleet
@@ -297,6 +300,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             spools=spools,
             shipper=Shipper(spools.readers, tables, times, told=told.shipped if told else None),
             windows=Windows(store, tables),
+            retention=Retention(store, tables, times),
             rooms=rooms,
             fleet=Fleet(store, models, servers, times),
             first=first_versions(settings, store, models),

@@ -296,6 +296,13 @@ class RecordStore(Protocol):
         """The tables as they are now, for several looks at the same rows."""
         ...
 
+    def expire(self, table: str, endpoint: str, before: datetime) -> int:
+        """Delete an endpoint's rows whose time is earlier, and return how many they were.
+
+        Who reads an older snapshot still sees them until its files are tidied away.
+        """
+        ...
+
     def snapshot(self, table: str) -> int:
         """The table's current version, for reproducible reads; -1 if it does not exist."""
         ...

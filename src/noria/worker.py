@@ -66,6 +66,7 @@ class Worker:
             ("see whether the project changed", 1.0, self._see_project),
             ("end what dead processes left open", 5.0, self._close_orphans),
             ("keep tables small", 300.0, self._maintain_tables),
+            ("forget what is past its retention", 600.0, self._forget),
             ("export traces and metrics", 1.0, self._look_at_telemetry),
         )
         self.fleet_lane: tuple[Duty, ...] = (
@@ -166,6 +167,11 @@ class Worker:
     def _look_at_telemetry(self) -> None:
         if self.loop.telemetry is not None and (problems := self.loop.telemetry.problems):
             raise NotDelivered("; ".join(problems), "The log is complete without them; see telemetry in noria.yaml.")
+
+    def _forget(self) -> None:
+        gone = self.loop.retention.enforce(self.loop.settings.project)
+        for endpoint, rows in gone.items():
+            log.info("%s records of %s were past their retention and are deleted", rows, endpoint)
 
     def _heartbeat(self) -> None:
         with self.loop.state.note() as note:

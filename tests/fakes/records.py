@@ -51,6 +51,14 @@ class MemoryRecords:
     def view(self) -> "MemoryView":
         return MemoryView({name: self._at(name, None) for name in SCHEMAS}, dict(self._applications))
 
+    def expire(self, table: str, endpoint: str, before: datetime) -> int:
+        rows = self._at(table, None)
+        old = (pc.field("endpoint") == endpoint) & (pc.field(TIME_COLUMN[table]) < _instant(before))
+        gone = rows.filter(old).num_rows
+        if gone:
+            self._versions[table].append(rows.filter(~old))
+        return gone
+
     def snapshot(self, table: str) -> int:
         self._known(table)
         return len(self._versions[table]) - 1

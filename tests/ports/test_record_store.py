@@ -164,6 +164,20 @@ def test_sql_that_is_wrong_says_what(store, sql):
         store.query(sql)
 
 
+def test_an_endpoints_old_rows_are_deleted_and_no_others(store):
+    store.append("inference", requests(-48, -1, -0.001, 0, 0.001, 48), "a", 1)
+    store.append("inference", requests(-49, 2, endpoint="assistant"), "b", 1)
+    before = store.snapshot("inference")
+    assert store.expire("inference", "triage", NOON) == 3
+    assert ids(store.scan("inference", endpoint="triage")) == ["0", "0.001", "48"]
+    assert ids(store.scan("inference", endpoint="assistant")) == ["-49", "2"]
+    assert store.expire("inference", "triage", NOON) == 0
+    assert store.expire("inference", "o'neil", NOON) == 0
+    assert store.expire("feedback", "triage", NOON) == 0
+    assert len(ids(store.scan("inference", snapshot=before))) == 8
+    assert store.append("inference", requests(-48), "a", 1) is False
+
+
 # --- views ---
 
 
@@ -356,6 +370,41 @@ def test_a_place_that_cannot_be_written_is_said_plainly(tmp_path):
     (tmp_path / "tables").write_text("not a folder")
     with pytest.raises((LogUnavailable, StorageCorrupted)):
         DeltaStore(tmp_path / "tables").append("inference", requests(0), "a", 1)
+
+
+def test_readers_go_on_while_a_table_is_tidied_and_old_rows_are_deleted(real):
+    """One reads the newest all the while, one holds on to a snapshot, one to a view."""
+    for version in range(1, 21):
+        real.append("inference", requests(version % 3, -30), "a", version)
+    pinned, view, over = real.snapshot("inference"), real.view(), threading.Event()
+    assert view.query("SELECT count(*) AS n FROM inference").to_pylist() == [{"n": 40}]
+    seen: list[tuple[int, int, int]] = []
+    failed: list[Exception] = []
+
+    def read():
+        while not over.is_set():
+            try:
+                old, held = real.scan("inference", snapshot=pinned), view.scan("inference")
+                newest = real.query("SELECT count(*) AS n FROM inference").to_pylist()[0]["n"]
+                seen.append((old.num_rows, held.num_rows, newest))
+            except Exception as error:
+                failed.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for version in range(21, 61):
+        real.append("inference", requests(1), "a", version)
+        if version % 10 == 0:
+            real.optimize("inference")
+            real.expire("inference", "triage", NOON)
+    over.set()
+    for reader in readers:
+        reader.join()
+    assert failed == []
+    assert {(old, held) for old, held, _ in seen} == {(40, 40)}
+    assert all(20 <= newest <= 80 for _, _, newest in seen)
+    assert real.scan("inference").num_rows == 60
 
 
 # --- tables of an older version of Noria ---

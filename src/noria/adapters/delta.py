@@ -7,7 +7,7 @@ slipped in between makes the commit fail instead of doubling rows.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from noria.adapters.delta_view import DeltaView, absent, conditions, scanned
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
-from noria.tables import PARTITION, SCHEMAS
+from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
 
 _ZSTD: Final = WriterProperties(compression="ZSTD", compression_level=3)
 _TRIES: Final = 5
@@ -107,6 +107,26 @@ class DeltaStore:
     def snapshot(self, table: str) -> int:
         handle = self._open(table)
         return -1 if handle is None else int(handle.version())
+
+    def expire(self, table: str, endpoint: str, before: datetime) -> int:
+        time, quoted = TIME_COLUMN[table], endpoint.replace("'", "''")
+        moment = before.astimezone(UTC)
+        parts = [
+            f"endpoint = '{quoted}'",
+            f"{time} < arrow_cast('{moment:%Y-%m-%dT%H:%M:%S.%fZ}', 'Timestamp(Microsecond, Some(\"UTC\"))')",
+            *(f"{day} <= DATE '{moment:%Y-%m-%d}'" for day in PARTITION.get(table, ())),  # leaves later folders alone
+        ]
+        for _ in range(_TRIES):
+            try:
+                if (handle := self._open(table)) is None:
+                    return 0
+                done = handle.delete(" AND ".join(parts), writer_properties=_ZSTD, post_commithook_properties=_NO_HOOKS)
+                return int(done["num_deleted_rows"] or 0)
+            except CommitFailedError:  # another writer was faster: look again at what is there
+                continue
+            except (DeltaError, OSError) as error:
+                raise _unwritable(table, error) from error
+        raise Conflict(f"The table {table} is written by others all the time.", "The worker tries again.")
 
     def optimize(self, table: str, retention: timedelta = _RETENTION) -> Mapping[str, int]:
         """Put small files together, and delete log entries and files that no snapshot younger than that needs.
