@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from noria.serving.records import Log
     from noria.serving.router import Router
     from noria.serving.shipping import Shipper
+    from noria.training.adding import Additions
     from noria.training.first import FirstVersions
 
 ACTOR = "noria"
@@ -328,6 +329,25 @@ def first_versions(settings: Settings, store: StateStore, models: ModelRegistry)
         resolver(settings),
         cards(settings, store, models).write,
         lambda name: known_by.demand(upstreams[name]),
+    )
+
+
+def additions(settings: Settings, store: StateStore) -> "Additions":
+    """What adds versions by hand."""
+    from noria.adapters.hub import fetch
+    from noria.adapters.packages import prepare
+    from noria.training.adding import Additions
+
+    models = registry(settings)
+    return Additions(
+        state=store,
+        registry=models,
+        clock=clock(),
+        project=settings.project,
+        first=first_versions(settings, store, models),
+        prepare=prepare,
+        fetch=fetch,
+        write_card=cards(settings, store, models).write,
     )
 
 

@@ -401,7 +401,7 @@ class ModelRegistry(Protocol):
     def register_file(
         self, name: str, path: Path, *, flavor: Flavor, source: str, licence: str, tags: Mapping[str, str]
     ) -> ModelVersion:
-        """Upload a model file (GGUF) as a version; the same checksum is registered once."""
+        """Upload a model file, or the folder of an MLflow model, as a version; the same checksum is registered once."""
         ...
 
     def download(self, version: ModelVersion, artifact: str = "") -> Path:

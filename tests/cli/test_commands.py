@@ -19,7 +19,7 @@ from noria.adapters.sql import SqlState
 from noria.cli import app
 from noria.cli.loop import _to_bring_up
 from noria.domain.endpoint import Route
-from noria.domain.errors import InvalidProject, InvalidRequest, NoriaError, Refused, UnknownEndpoint
+from noria.domain.errors import InvalidData, InvalidProject, InvalidRequest, NoriaError, Refused, UnknownEndpoint
 from noria.domain.events import CandidateRegistered, RetrainRequested
 from noria.domain.gate import Verdict
 from noria.domain.model import Alias
@@ -287,8 +287,9 @@ def test_what_is_no_model_file_is_refused(shop: Shop, registry: FakeRegistry) ->
     with_language_model(shop)
     more = ("--licence", "MIT", "--source", "x")
     text = str(shop.root / "noria.yaml")
-    assert "isn't a GGUF file" in shop.refuses(Refused, "model", "add", "assistant", text, *more)
-    assert "trains its own model" in shop.refuses(Refused, "model", "add", "triage", text, *more)
+    assert "nothing that can be served" in shop.refuses(InvalidData, "model", "add", "assistant", text, *more)
+    assert "neither a path nor" in shop.refuses(InvalidData, "model", "add", "triage", "azure:gpt-4o", *more)
+    assert "Trust is a person's" in shop.refuses(Refused, "model", "add", "triage", text, *more, "--trust")
 
 
 def test_a_card_is_shown_without_its_front_matter(shop: Shop, registry: FakeRegistry) -> None:

@@ -61,16 +61,18 @@ class FakeRegistry:
         return self._add(name, Flavor.PYFUNC, run_id, content, tags.get("noria.source", ""), "", tags)
 
     def register_file(self, name, path, *, flavor, source, licence, tags):
-        if not path.is_file():
+        if not path.exists():
             raise InvalidData(f"The model file {path} isn't there.", "Give the path of a file.")
-        content = path.read_bytes()
+        files = {p.relative_to(path.parent if path.is_file() else path).as_posix(): p for p in _files(path)}
+        content = b"".join(p.read_bytes() for p in files.values())
         if flavor is Flavor.GGUF and not content.startswith(b"GGUF"):
             raise InvalidData(f"{path.name} is not a GGUF file.", "Give a llama.cpp model file.")
         for known in self.versions(name):
             if known.checksum == hashlib.sha256(content).hexdigest():
                 return known
         run_id = f"upload-{len(self._versions.get(name, [])) + 1}-{name}"
-        self._write(run_id, f"model/{path.name}", content)
+        for file, where in files.items():
+            self._write(run_id, f"model/{file}", where.read_bytes())
         return self._add(name, flavor, run_id, content, source, licence, tags)
 
     def download(self, version, artifact=""):
@@ -111,3 +113,7 @@ class FakeRegistry:
             )
         )
         return self.version(name, number)
+
+
+def _files(path):
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())

@@ -14,7 +14,8 @@ from sklearn.preprocessing import FunctionTransformer
 from fakes.models import TEXT, classifier, save
 from noria.domain.errors import InvalidRequest, UnknownModel, UntrustedArtifact, UpstreamFailed
 from noria.modelserver.batching import Call
-from noria.modelserver.models import Signature, array, as_list, frame, load, texts
+from noria.modelserver.models import load
+from noria.modelserver.rows import Signature, array, as_list, frame, texts
 
 NUMBERS = [{"type": "double", "name": "x", "required": True}, {"type": "long", "name": "y", "required": True}]
 

@@ -14,7 +14,7 @@ from noria.adapters.mlflow import MlflowRegistry
 from noria.adapters.mlflow_client import connect, load_mlflow
 from noria.adapters.modelfiles import checksum, resolve_gguf
 from noria.domain.errors import InvalidData, RegistryUnavailable, UnknownModel
-from noria.domain.model import Alias, Flavor
+from noria.domain.model import Alias, Flavor, ModelVersion
 from noria.ports import ModelRegistry
 
 NAMES = (f"model-{n}" for n in itertools.count())
@@ -115,6 +115,26 @@ def test_the_same_logged_model_is_registered_once(case: Case, name: str) -> None
 def test_a_logged_model_that_is_not_there_is_unknown(case: Case, name: str) -> None:
     with pytest.raises(UnknownModel, match="m-nothing"):
         case.registry.register("models:/m-nothing", name, {})
+
+
+def test_the_folder_of_a_model_becomes_a_version_with_the_same_files(case: Case, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    (folder / "components").mkdir(parents=True)
+    (folder / "MLmodel").write_text(f"flavors: {{onnx: {{data: {name}.onnx}}}}")
+    (folder / "components" / "vocab.txt").write_text("a b")
+
+    def add() -> ModelVersion:
+        tags = {"noria.trusted": "yes"}
+        return case.registry.register_file(
+            name, folder, flavor=Flavor.PYFUNC, source="elsewhere", licence="MIT", tags=tags
+        )
+
+    version = add()
+    assert (version.flavor, version.licence, version.tags["noria.trusted"]) == (Flavor.PYFUNC, "MIT", "yes")
+    kept = case.registry.download(version)
+    assert (kept / "components" / "vocab.txt").read_text() == "a b"
+    assert (kept / "MLmodel").is_file()
+    assert add() == version
 
 
 def test_a_model_file_becomes_a_version_that_says_where_it_comes_from(case: Case, name: str, gguf: Path) -> None:
@@ -268,3 +288,23 @@ def test_a_model_file_that_is_not_there_is_explained(tmp_path: Path, path: str, 
     with pytest.raises(InvalidData, match=problem) as caught:
         resolve_gguf(path, tmp_path)
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.slow
+def test_a_version_that_somebody_else_registered_without_a_run_has_its_card_and_its_licence(
+    mlflow_registry: MlflowRegistry, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.sklearn}}")
+    client = connect(mlflow_registry.tracking_uri)
+    client.create_registered_model(name)
+    client.create_model_version(name, folder.as_uri(), tags={"license": "MIT", "noria.flavor": "unheard of"})
+    version = mlflow_registry.version(name, "1")
+    assert (version.flavor, version.licence, version.run_id) == (Flavor.PYFUNC, "MIT", "")
+    with pytest.raises(UnknownModel):
+        mlflow_registry.download(version, "card")
+    mlflow_registry.attach(version, {"README.md": b"card"}, "card")
+    mlflow_registry.attach(version, {"README.md": b"newer card"}, "card")
+    assert (mlflow_registry.download(version, "card") / "README.md").read_bytes() == b"newer card"
+    assert mlflow_registry.download(version) == folder

@@ -52,6 +52,7 @@ class Bench:
         self.compute = compute or TrainerCompute(self.trainer)
         self.cards: list[tuple[str, ModelVersion, Mapping[str, Any]]] = []
         self.on_sleep: Callable[[], None] = lambda: None
+        self.more: dict[str, Any] = {}
         self.training: dict[str, Any] = {"data": "rows.csv", "min_labels": 5, "label_wait": "10s"}
         self.pipeline = Pipeline(
             state=self.state,
@@ -73,6 +74,7 @@ class Bench:
 
     def settings(self) -> Settings:
         endpoint = {"task": "classification", "policy": "p.yaml", "group": "brand", "training": self.training}
+        endpoint |= self.more
         project = {"project": "wheel", "endpoints": {"triage": endpoint}}
         return Settings(root=self.root, project=Project.model_validate(project))
 
@@ -191,8 +193,25 @@ def test_the_gates_get_the_rows_that_the_run_held_out(bench: Bench) -> None:
     assert rows is not None
     assert set(rows.origins) == {"baseline", "production"}
     assert len(rows.texts) == bench.run.steps[1].numbers["holdout_rows"]
-    assert bench.pipeline.holdout("triage", "") is None
     assert bench.pipeline.holdout("other", "triage-1") is None
+
+
+def test_a_version_that_no_run_made_is_judged_on_the_projects_file_or_on_what_the_newest_run_held_out(
+    bench: Bench,
+) -> None:
+    assert bench.pipeline.holdout("triage", "") is None
+    bench.pipeline.execute(bench.start(), MemorySteps())
+    assert bench.pipeline.holdout("triage", "") == bench.pipeline.holdout("triage", "triage-1")
+    (bench.root / "held.csv").write_text("text,label,group\na secret trip,good,north\n")
+    bench.more = {"holdout": "held.csv"}
+    rows = bench.pipeline.holdout("triage", "")
+    assert rows is not None
+    assert (rows.texts, rows.labels, rows.groups, rows.origins) == (
+        ("a [secret] trip",),
+        ("good",),
+        ("north",),
+        ("baseline",),
+    )
 
 
 def test_what_the_project_brings_is_redacted_before_it_is_kept(bench: Bench) -> None:

@@ -35,6 +35,10 @@ SOURCE = "noria.source"
 CHECKSUM = "noria.checksum"
 RUN = "noria.run_id"
 """Noria's run, on the MLflow run."""
+OF = "noria.of"
+"""On a run of ours: the version, which no run logged, that it explains."""
+LICENCES = (LICENCE, "licence", "license")
+"""Tags that name a licence: ours, and what others write."""
 
 CHART = ".vl.json"
 """Attached Vega-Lite specifications end so; a PNG is put beside each."""
@@ -146,7 +150,10 @@ class MlflowRegistry:
         missing = UnknownModel(f"{version.ref} has no artefact {artifact or 'at all'}.", "Train or add it again.")
         with self._asking(missing) as client:
             if artifact:
-                where = f"{client.get_run(version.run_id).info.artifact_uri}/{artifact}"
+                run = self._run_of(client, version)
+                if run is None:
+                    raise missing
+                where = f"{run.info.artifact_uri}/{artifact}"
             else:
                 where = client.get_model_version_download_uri(version.name, version.version)
             path = self._fetch(where)
@@ -163,7 +170,7 @@ class MlflowRegistry:
                 (Path(scratch) / name).write_bytes(content)
                 if name.endswith(CHART):
                     (Path(scratch) / f"{name.removesuffix(CHART)}.png").write_bytes(render(content))
-            client.log_artifacts(version.run_id, scratch, folder)
+            client.log_artifacts(self._run_of(client, version, make=True).info.run_id, scratch, folder)
 
     def log_metrics(self, version: ModelVersion, metrics: Mapping[str, float]) -> None:
         """See `ports.ModelRegistry`."""
@@ -171,7 +178,20 @@ class MlflowRegistry:
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            client.log_batch(version.run_id, [Metric(k, v, now, 0) for k, v in metric_names(metrics).items()])
+            run = self._run_of(client, version, make=True)
+            client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metric_names(metrics).items()])
+
+    def _run_of(self, client: Any, version: ModelVersion, *, make: bool = False) -> Any:
+        """The run that explains a version: the one that logged it, or one of ours for a version that no run logged."""
+        if version.run_id:
+            return client.get_run(version.run_id)
+        experiment = self.prepare()
+        found = client.search_runs([experiment], f"tags.`{OF}` = '{version.ref}'", max_results=1)
+        if found or not make:
+            return found[0] if found else None
+        run = client.create_run(experiment, tags={"mlflow.runName": version.ref, OF: version.ref})
+        client.set_terminated(run.info.run_id)
+        return run
 
     @contextlib.contextmanager
     def _asking(self, missing: NoriaError | None = None) -> Iterator[Any]:
@@ -196,12 +216,12 @@ class MlflowRegistry:
         return ModelVersion(
             name=found.name,
             version=str(found.version),
-            flavor=Flavor(tags.get(FLAVOR, Flavor.PYFUNC.value)),
+            flavor=Flavor(named) if (named := tags.get(FLAVOR)) in list(Flavor) else Flavor.PYFUNC,
             uri=f"models:/{found.name}/{found.version}",
             run_id=found.run_id or "",
             checksum=tags.get(CHECKSUM, ""),
             source=tags.get(SOURCE, found.source or ""),
-            licence=tags.get(LICENCE, ""),
+            licence=next((tags[tag] for tag in LICENCES if tag in tags), ""),
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
             metrics=dict(client.get_run(found.run_id).data.metrics) if found.run_id else {},
             tags=tags,
@@ -223,7 +243,10 @@ class MlflowRegistry:
         begun = client.search_runs([experiment], f"tags.`{CHECKSUM}` = '{tags[CHECKSUM]}'", max_results=1)
         named = {"mlflow.runName": f"{name} {path.name}", **tags}
         run = begun[0] if begun else client.create_run(experiment, tags=named)
-        client.log_artifact(run.info.run_id, str(path), "model")
+        if path.is_dir():
+            client.log_artifacts(run.info.run_id, str(path), "model")
+        else:
+            client.log_artifact(run.info.run_id, str(path), "model")
         client.set_terminated(run.info.run_id)
         return run
 

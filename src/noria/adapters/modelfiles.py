@@ -72,6 +72,10 @@ def check(path: Path, flavor: Flavor) -> None:
     Raises:
         InvalidData: It isn't there, or begins with the wrong bytes.
     """
+    if flavor is Flavor.PYFUNC:
+        if not (path / "MLmodel").is_file():
+            raise InvalidData(f"{path} holds no MLflow model.", "Give the folder that has the file MLmodel.")
+        return
     if not path.is_file():
         raise InvalidData(f"The model file {path} isn't there.", "Give the path of a file.")
     with path.open("rb") as file:

@@ -68,38 +68,40 @@ def _metrics(version: "ModelVersion") -> str:
 
 
 def model_add(
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint that the file is for.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file.", exists=True, dir_okay=False)],
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint that the version is for.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="PATH of a model, hf:OWNER/REPO[/FILE][@REVISION], models:/NAME/VERSION, or UPSTREAM:MODEL.",
+        ),
+    ],
     project: Root,
-    licence: Annotated[str, typer.Option(metavar="SPDX", help="SPDX identifier of the weights' licence.")],
-    source: Annotated[str, typer.Option(metavar="TEXT", help="Where the weights come from.")],
+    licence: Annotated[str, typer.Option(metavar="SPDX", help="SPDX identifier of the weights' licence.")] = "",
+    source: Annotated[str, typer.Option(metavar="TEXT", help="Where the weights come from.")] = "",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Answer for files that can run code when loaded; needs --by and --reason.")
+    ] = False,
     by: By = "",
     reason: Reason = "",
 ) -> None:
-    """Register a model file as a new version.
+    """Register a model as a new version.
 
-    Its gates and its rollout follow by themselves.
+    A path is the folder of an MLflow model, a .gguf, .skops or .onnx file, or a folder with config.json
+    and safetensors.
+    Its gates and its rollout follow by themselves; a version that is there already is judged once more.
     """
     from noria import bootstrap
-    from noria.domain.events import CandidateRegistered
-    from noria.domain.model import Flavor
-    from noria.training.first import gguf_tags
+    from noria.training.adding import Wanted
 
     settings, state = opened(project)
-    gguf = known(settings, endpoint).gguf
-    if gguf is None:
-        raise Refused(f"{endpoint} trains its own model.", f"Ask for a run with `noria retrain {endpoint}`.")
-    with file.open("rb") as handle:
-        if handle.read(4) != b"GGUF":
-            raise Refused(f"{file} isn't a GGUF file.", "Give a model file in llama.cpp's format.")
-    name, who = settings.project.model_name(endpoint), actor(by)
-    registry = bootstrap.registry(settings)
-    tags = {"noria.endpoint": endpoint, **gguf_tags(gguf)}
-    version = registry.register_file(name, file, flavor=Flavor.GGUF, source=source, licence=licence, tags=tags)
-    bootstrap.cards(settings, state, registry).write(endpoint, version)
-    evidence = {"checksum": version.checksum, "licence": licence, "source": source}
-    with state.change(who, "version.registered", version.ref, reason=reason, evidence=evidence) as change:
-        change.emit(CandidateRegistered(endpoint=endpoint, model=name, version=version.version))
+    known(settings, endpoint)
+    if trust and not by.strip():
+        raise Refused("Trust is a person's, and has a reason.", "Say --by NAME and --reason TEXT.")
+    wanted = Wanted(
+        endpoint=endpoint, what=what, licence=licence, source=source, by=actor(by), reason=reason, trust=trust
+    )
+    version = bootstrap.additions(settings, state).add(wanted)
     out(f"{version.ref} is registered (SHA-256 {version.checksum[:12]}…); its gates are next: `noria status --watch`.")
 
 

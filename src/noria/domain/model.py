@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 
 
 class Flavor(StrEnum):
@@ -61,3 +62,21 @@ class ModelVersion:
     def ref(self) -> str:
         """`name/version`, as it is written in logs, cards and records."""
         return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Model files that somebody has: where they are, and, if known, where they come from and under which licence."""
+
+    path: Path
+    source: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Model files as the registry keeps them, and what in them could run code when they are loaded."""
+
+    path: Path
+    flavor: Flavor
+    risks: tuple[str, ...] = ()

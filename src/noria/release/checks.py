@@ -128,7 +128,8 @@ def licence(case: Case) -> GateResult:
     """The weights' licence is named, and the policy allows it."""
     named, allowed = case.candidate.licence.strip(), case.policy.rules.licences
     if not named:
-        return result("licence", False, "No licence is named for the version.")
+        named_by = "tag it noria.licence=SPDX in MLflow, and propose it again with noria model add"
+        return result("licence", False, f"No licence is named for {case.candidate.ref}: {named_by}.")
     passed = not allowed or named.lower() in {name.lower() for name in allowed}
     says = f"{named} is allowed" if passed else f"{named} isn't among the allowed {', '.join(allowed)}"
     return result("licence", passed, f"{says}.")

@@ -57,6 +57,11 @@ class Endpoint(Strict):
     registered: Registered | None = Field(None, description="For versions that are in the MLflow registry.")
     command: Command | None = Field(None, description="For model servers that are a command.")
     deployment: Deployment | None = Field(None, description="For models that are served elsewhere.")
+    holdout: str | None = Field(
+        None,
+        description="CSV or Parquet file (text, label and, optionally, group) that versions made elsewhere are judged "
+        "on; default is what the newest training run held out.",
+    )
     group: str | None = Field(
         None, description="Key in a request's metadata that names its group, for fairness and by-group quality."
     )

@@ -6,12 +6,14 @@ without harm. A run that fails leaves its reason in the audit log and no candida
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from noria.domain.errors import NoriaError
 from noria.domain.events import CandidateRegistered, RunFailed, RunStarted
 from noria.domain.run import Run, RunState, StepDone
 from noria.ports import Steps
 from noria.training import datasets, stages
+from noria.training.sources import read_file
 from noria.training.stages import Report, Stage, Workshop
 
 ACTOR = "noria"
@@ -45,9 +47,29 @@ class Pipeline(Workshop):
             step("fail", self._fail, event.run_id, str(error))
 
     def holdout(self, endpoint: str, run_id: str) -> datasets.HeldOut | None:
-        """The rows that a run held out, for the gates; None for a version that no run made."""
+        """The rows that a version is judged on; None if there are none.
+
+        What its run held out; for a version that no run of ours made, the project's own file (that nothing was learnt
+        from it, whoever made the version answers for), else what the newest run held out.
+        """
         run = self.state.get(Run, run_id) if run_id else None
-        return datasets.read_holdout(self.work_dir(run_id)) if run is not None and run.endpoint == endpoint else None
+        if run is None and not run_id:
+            if (file := self.settings().project.endpoints[endpoint].holdout) is not None:
+                return self._rows_of(endpoint, self.settings().root / file)
+            finished = self.state.find(Run, endpoint=endpoint)
+            run = next((each for each in finished if each.state is RunState.SUCCEEDED), None)
+        if run is None or run.endpoint != endpoint:
+            return None
+        return datasets.read_holdout(self.work_dir(run.id))
+
+    def _rows_of(self, endpoint: str, file: Path) -> datasets.HeldOut:
+        rows = read_file(file, self.redact(endpoint))
+        return datasets.HeldOut(
+            texts=tuple(row.text for row in rows),
+            labels=tuple(row.label for row in rows),
+            groups=tuple(row.group for row in rows),
+            origins=tuple(row.origin for row in rows),
+        )
 
     def _do(self, run_id: str, name: str, function: Stage, reports: Mapping[str, Report]) -> Report:
         """Do one step and write it down in the run."""
