@@ -179,7 +179,9 @@ class Stage:
             endpoint=lambda _: self.settings,
         )
 
-    def request(self, version, role, *, said="negative", outcome="answered", status=200, shadow_of="", spool="s1"):
+    def request(
+        self, version, role, *, said="negative", outcome="answered", status=200, shadow_of="", spool="s1", **more
+    ):
         """One row of the inference table; returns the request's id."""
         request_id = f"{next(self.ids):032x}"
         row = {
@@ -196,6 +198,7 @@ class Stage:
             "shadow_of": shadow_of,
             "spool": spool,
             "sequence": next(self.sequence),
+            **more,
         }
         self.tables.append_rows("inference", [row])
         return request_id

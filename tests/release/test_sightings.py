@@ -63,6 +63,20 @@ def test_rows_of_other_versions_roles_and_stages_are_not_counted(scene, sighting
     assert look(scene, sightings, canary)[:2] == (Arm(), Arm(1, 0))
 
 
+def test_a_request_that_a_fallback_rescued_counts_as_an_error_of_the_version_that_was_picked(scene, sightings):
+    stood_in = {"model_name": "spare", "logging_error_codes": ["upstream_failed", "fallback_from_triage"]}
+    scene.request("1", "champion", **stood_in)
+    scene.request("7", "shadow", **stood_in)
+    scene.request("1", "champion", logging_error_codes=["converted_from_csv"])
+    assert look(scene, sightings)[:2] == (Arm(2, 1), Arm(1, 1))
+
+
+def test_answers_from_memory_say_nothing_of_a_version(scene, sightings):
+    scene.request("1", "champion", cache_hit=True)
+    scene.request("1", "champion", cache_hit=False)
+    assert look(scene, sightings)[:2] == (Arm(1, 0), Arm())
+
+
 def test_a_request_from_before_the_stage_is_not_counted_in_it(scene, sightings):
     scene.request("1", "champion")
     scene.clock.pass_s(5)

@@ -27,7 +27,7 @@ REMEMBERED = 200_000
 
 _INFERENCE = [
     "databricks_request_id", "shadow_of", "request_time", "finished_time", "status_code", "response",
-    "model_name", "model_version", "route", "outcome", "spool", "sequence",
+    "model_name", "model_version", "route", "outcome", "spool", "sequence", "cache_hit", "logging_error_codes",
 ]  # fmt: skip
 _FEEDBACK = ["request_id", "feedback_time", "label", "score", "spool", "sequence"]
 _FAILED = (OutcomeKind.FAILED, OutcomeKind.TIMED_OUT)
@@ -104,10 +104,13 @@ class Sightings:
             new = _pass(seen, "inference", row)
             if not new or row["request_time"] < rollout.changed_at or row["outcome"] in _SAYS_NOTHING:
                 continue
-            if ref == self.champion and row["route"] == Role.CHAMPION:
-                champion += _served(row)
-            elif ref == f"{rollout.model}/{rollout.version}" and row["route"] == role:
-                candidate += _served(row)
+            if row["cache_hit"]:
+                continue
+            rescued = _rescued(row, rollout.endpoint)
+            if row["route"] == Role.CHAMPION and (rescued or ref == self.champion):
+                champion += _served(row, rescued)
+            elif row["route"] == role and (rescued or ref == f"{rollout.model}/{rollout.version}"):
+                candidate += _served(row, rescued)
         return champion, candidate
 
     def _remember(self, row: Mapping[str, Any], ref: str) -> None:
@@ -175,8 +178,13 @@ def _pass(seen: dict[str, int], table: str, row: Mapping[str, Any]) -> bool:
     return True
 
 
-def _served(row: Mapping[str, Any]) -> Arm:
-    failed = row["outcome"] in _FAILED or (row["status_code"] or 0) >= 500
+def _rescued(row: Mapping[str, Any], endpoint: str) -> bool:
+    """Whether a fallback answered because the version that was picked could not: the caller never knew, we do."""
+    return f"fallback_from_{endpoint}" in (row["logging_error_codes"] or ())
+
+
+def _served(row: Mapping[str, Any], rescued: bool) -> Arm:
+    failed = rescued or row["outcome"] in _FAILED or (row["status_code"] or 0) >= 500
     return Arm(requests=1, errors=int(failed))
 
 
