@@ -1,6 +1,7 @@
 """Who answers, and what happens when the database that says so is gone."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from fakes.plane import TRIAGE, Plane, route, target
 from fakes.state import FakeState
 from fakes.story import PROJECT, StoppedClock
-from noria.domain.endpoint import Role, choose
+from noria.domain.endpoint import Role, Route, choose
 from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
 from noria.domain.status import AppliedProject
 from noria.serving.router import UNREAD, Router
@@ -98,6 +99,44 @@ def test_whoever_a_key_stands_for_is_answered_by_one_version_and_only_moves_to_t
         picks.append(version_for(here.router, key))
         assert version_for(here.router, key) == picks[-1]
     assert picks == sorted(picks)
+
+
+WEIGHTS = st.integers(0, 100)
+
+
+def split(weight: int) -> Route:
+    """A route whose canary has that weight, with a shadow beside it."""
+    shadow = target("3", Role.SHADOW, 0)
+    return route(shadow, target("2", Role.CANARY, weight), target("1", weight=100 - weight))
+
+
+@given(st.binary(min_size=1, max_size=40), WEIGHTS, WEIGHTS)
+def test_a_growing_canary_only_ever_takes_callers_and_a_shrinking_one_only_gives_them_back(key, one, other):
+    less, more = sorted((one, other))
+    picked = [choose(split(weight), key).version for weight in (0, less, more, 100)]
+    assert picked == sorted(picked)
+    assert (picked[0], picked[-1]) == ("1", "2")
+
+
+@given(st.binary(min_size=1, max_size=40), WEIGHTS, st.permutations(range(3)))
+def test_the_order_of_targets_makes_no_difference_and_a_shadow_is_never_picked(key, weight, order):
+    one = split(weight)
+    shuffled = replace(one, targets=tuple(one.targets[place] for place in order))
+    assert choose(one, key) == choose(shuffled, key)
+    assert choose(one, key).role is not Role.SHADOW
+
+
+@given(WEIGHTS)
+def test_every_weight_is_the_share_that_it_says(weight):
+    seen = sum(choose(split(weight), f"user-{n}".encode()).version == "2" for n in range(4000))
+    assert abs(seen / 4000 - weight / 100) < 0.04
+
+
+def test_endpoints_draw_their_callers_apart():
+    users = [f"user-{n}".encode() for n in range(1000)]
+    here, there = (replace(split(50), endpoint=name) for name in ("triage", "other"))
+    same = sum(choose(here, user).version == choose(there, user).version for user in users)
+    assert 400 < same < 600
 
 
 def test_weights_are_the_shares_of_many_callers():

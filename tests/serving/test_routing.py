@@ -173,6 +173,24 @@ async def test_a_shadow_that_fails_has_nobody_stand_in():
     assert made.endings == [("answered", 200), ("failed", 502)]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_shadow_elsewhere_gets_its_copy_in_one_piece_and_never_on_the_callers_time(stream):
+    shadow = replace(target("2", Role.SHADOW, 0, "assistant"), url="upstream:azure/gpt")
+    copied = asyncio.Event()
+    slow = Script(pieces=(copied, *reply(completion("S")).pieces))
+    made = plane(
+        {X: talker("X"), shadow.url: lambda _: slow}, routes=(replace(ASSISTANT, targets=(ASSISTANT.champion, shadow)),)
+    )
+    for _ in range(3):
+        answer = await made.chat(stream=stream)
+        assert answer.chunks is None or await spoken(answer) == "X"
+    assert made.endings == [("answered", 200)] * 3  # while no copy has been answered yet
+    copied.set()
+    await made.gateway.close(5.0)
+    assert made.endings == [("answered", 200)] * 6
+    assert not any(asked.json.get("stream") for url, asked in made.upstream.asked if url == shadow.url)
+
+
 # --- streams ---
 
 
