@@ -1,9 +1,13 @@
-"""Write docs/reference from the code: commands, settings, tables, problems. `--check` only says what is out of date."""
+"""Write docs/reference from the code: commands, settings, tables, metrics, problems.
+
+`--check` only says what is out of date.
+"""
 
 import argparse
 import enum
 import inspect
 import sys
+import tempfile
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +20,12 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from noria import bootstrap
+from noria.api.counts import SECONDS
+from noria.api.metrics import Metrics
 from noria.cli import app
 from noria.domain import errors
-from noria.settings import Policy, Project
+from noria.settings import Policy, Project, Settings
 from noria.tables import PARTITION, SCHEMAS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -31,6 +38,7 @@ def pages() -> Mapping[str, str]:
         "commands.md": NOTE + "# Commands\n\n" + "\n".join(_commands()),
         "settings.md": NOTE + "\n".join(_settings()),
         "tables.md": NOTE + "\n".join(_tables()),
+        "metrics.md": NOTE + "\n".join(_metrics()),
         "problems.md": NOTE + "\n".join(_problems()),
     }
 
@@ -113,6 +121,7 @@ def _settings() -> Iterator[str]:
             "`APPLICATIONINSIGHTS_CONNECTION_STRING`",
             "Azure Monitor gets the same traces and metrics; needs `noria[azure]`.",
         ),
+        ("`NORIA_LOG_LEVEL`", "What processes log: debug, info (the default), warning or error."),
         ("`NORIA_DEBUG`", "Anything: commands show the traceback of a failure, too."),
     ]
     yield "\n".join(_table(("variable", "meaning"), rows)) + "\n"
@@ -217,6 +226,32 @@ def _arrow(kind: pa.DataType) -> str:
     if pa.types.is_timestamp(kind):
         return "timestamp"
     return {"int64": "bigint", "int32": "int", "date32[day]": "date"}.get(str(kind), str(kind))
+
+
+def _metrics() -> Iterator[str]:
+    """Every metric of `/metrics`, with its labels."""
+    yield "# Metrics\n"
+    yield "What `/metrics` shows to Prometheus; [how to watch it run](../how-to/watch-it-run.md) says what to ask."
+    yield "Counters and histograms add up over all API processes. `process_*` are the client library's own: memory,"
+    yield "CPU, open files.\n"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.model_construct(
+            root=Path(folder), project=Project.model_construct(project="", endpoints={})
+        )
+        metrics = Metrics(bootstrap.state(settings), bootstrap.clock(), spool_bytes=lambda: 0)
+        families = [family for source in metrics.collectors for family in source.collect()]
+    rows = [
+        (
+            f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
+            family.type,
+            ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ())),
+            family.documentation,
+        )
+        for family in families
+    ]
+    yield "\n".join(_table(("metric", "kind", "labels", "meaning"), sorted(rows))) + "\n"
+    bounds = ", ".join(f"{seconds:g}" for seconds in SECONDS)
+    yield f"Upper bounds of the histograms' buckets, in seconds: {bounds}.\n"
 
 
 def _problems() -> Iterator[str]:

@@ -193,3 +193,25 @@ def test_every_query_that_a_page_shows_is_answered(page: Path, tmp_path: Path) -
     for words in commands_in(page):
         if words[:2] == ["records", "query"] and len(words) > 2:
             tables.query(words[2])
+
+
+def metrics_shown() -> dict[str, set[str]]:
+    """Metric → labels, as the reference has them."""
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(noria_\w+)` \| (\w+) \| ([^|]*) \|", page, re.MULTILINE)
+    shown = {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels in rows}
+    for name, kind, _ in rows:
+        if kind == "histogram":
+            shown |= {f"{name}{end}": shown[name] | {"le"} for end in ("_bucket", "_sum", "_count")}
+    return shown
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=name_of)
+def test_every_metric_that_a_page_names_exists_with_the_labels_that_it_asks_for(page: Path) -> None:
+    shown = metrics_shown()
+    text = page.read_text(encoding="utf-8")
+    assert {name for name in re.findall(r"\bnoria_[a-z_]+\b", text) if name not in shown} == set()
+    for name, selector in re.findall(r"\b(noria_[a-z_]+)\{([^}]*)\}", text):
+        assert set(re.findall(r"(\w+)\s*[!=]", selector)) <= shown[name]
+    for wanted, name in re.findall(r"by \(([^)]*)\) \((?:rate|increase)?\(?(noria_[a-z_]+)", text):
+        assert {label.strip() for label in wanted.split(",")} <= shown[name]

@@ -197,6 +197,7 @@ class Api:
     clock: Clock
     meters: Meters
     read_drift: Callable[[str], Sequence[Mapping[str, Any]]]
+    spool_bytes: Callable[[], int]
     close: Callable[[], None]
 
 
@@ -225,6 +226,9 @@ def api(settings: Settings, slot: str) -> Api:
         spool.close()
         shared.close()
 
+    def spool_bytes() -> int:
+        return sum(path.stat().st_size for path in settings.spool_dir.iterdir() if path.is_file())
+
     return Api(
         router=router,
         upstream=upstream(lambda: router.project),
@@ -233,6 +237,7 @@ def api(settings: Settings, slot: str) -> Api:
         state=store,
         clock=times,
         read_drift=read_drift,
+        spool_bytes=spool_bytes,
         meters=shared,
         close=close,
     )

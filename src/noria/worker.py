@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from noria import bootstrap
+from noria.adapters.logs import log_json
 from noria.adapters.processes import when_parent_is_gone
 from noria.adapters.spool_file import discover
 from noria.adapters.spool_recovery import close_orphans
@@ -223,7 +224,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m noria.worker", description=__doc__)
     parser.add_argument("--project", type=Path, required=True, help="folder that holds noria.yaml")
     root = parser.parse_args().project.resolve()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s", stream=sys.stderr)
+    log_json()
     asked = _listen_for_stops()
     when_parent_is_gone(os.getppid(), asked.set)
     try:

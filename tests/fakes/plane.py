@@ -54,14 +54,18 @@ class Counts:
     """Metrics that only count."""
 
     def __init__(self) -> None:
-        self.under_way, self.ended, self.dropped = 0, [], 0
+        self.under_way, self.ended, self.dropped, self.refused = 0, [], 0, []
 
     def started(self, endpoint):
         self.under_way += 1
 
-    def finished(self, endpoint, model, version, role, outcome, status, *numbers):
+    def finished(self, intent, outcome):
         self.under_way -= 1
-        self.ended.append((endpoint, version, role, outcome, status))
+        version, role = outcome.version or intent.version, intent.role.value
+        self.ended.append((intent.endpoint, version, role, outcome.kind.value, outcome.status))
+
+    def log_refused(self, entry):
+        self.refused.append(entry)
 
     def shadow_dropped(self, endpoint):
         self.dropped += 1

@@ -14,10 +14,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from noria import bootstrap
+from noria.adapters.logs import log_json
 from noria.api.app import create_app
 from noria.api.connection import Bounds
 from noria.api.pool import Pool
-from noria.api.process import listener, log_json, server, stop_with_parent, tune
+from noria.api.process import listener, server, stop_with_parent, tune
 from noria.domain.errors import NoriaError
 from noria.settings import Server
 
@@ -46,6 +47,7 @@ def main() -> int:
         clock=parts.clock,
         meters=parts.meters,
         read_drift=parts.read_drift,
+        spool_bytes=parts.spool_bytes,
         on_close=parts.close,
         loopback=ip_address(sock.getsockname()[0]).is_loopback,
         pool=Pool(settings.run_dir / "counts", options.slot) if options.pool else None,

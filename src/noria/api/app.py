@@ -159,6 +159,7 @@ def create_app(
     jitter: Callable[[], float] = random.random,
     patience_s: float = math.inf,
     pool: Pool | None = None,
+    spool_bytes: Callable[[], int] | None = None,
 ) -> App:
     """The app of one API process.
 
@@ -176,12 +177,14 @@ def create_app(
         loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
         jitter: Between 0 and 1, spreads what is sent again.
         pool: What several processes have counted together; None if there is only this one.
+        spool_bytes: What the spools take on disk, for `/metrics`.
         patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
-    metrics = Metrics(state, clock, pool)
+    metrics = Metrics(state, clock, pool, spool_bytes)
     passages = Passages(recorder, metrics, clock, Allowances(meters, clock))
     new_id = partial(new_request_id, clock)
     caller = Caller(upstream, router, jitter, patience_s)
+    metrics.counts.streams, metrics.counts.breakers = lambda: passages.streams, caller.breakers
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
     lifetime = Lifetime(router, gateway, (upstream, frames), metrics, on_close)
     control = Control(router, reachable, lambda: passages.log_problem, lambda: lifetime.draining, state, metrics, clock)

@@ -1,16 +1,14 @@
-"""How one process serves an app: on a socket that may be somebody else's, with a clean end and a log of JSON lines."""
+"""How one process serves an app: on a socket that may be somebody else's and with a clean end."""
 
 import asyncio
 import logging
 import math
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-import msgspec
 import uvicorn
 
 from noria.adapters.processes import when_parent_is_gone
@@ -117,28 +115,3 @@ def tune(listener: socket.socket, slow_client_s: float) -> None:
 def listener(host: str, port: int) -> socket.socket:
     """A listening socket of our own, for a process that runs without a supervisor."""
     return socket.create_server((host, port), backlog=BACKLOG)
-
-
-class JsonLines(logging.Formatter):
-    """A line of JSON for each event. Nothing logs what callers send or get."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
-        event = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "process": record.process,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(event).decode()
-
-
-def log_json() -> None:
-    """Log to stderr, in JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -148,7 +148,7 @@ class Breakers:
     def states(self, now: float) -> Mapping[str, BreakerState]:
         """`model/version` → state, of all in service and of all that are remembered."""
         closed = dict.fromkeys(sorted(self._in_service()), BreakerState.CLOSED)
-        return closed | {ref: breaker.state(now) for ref, (_, breaker) in self._held.items()}
+        return closed | {ref: breaker.state(now) for ref, (_, breaker) in list(self._held.items())}
 
     def _make_room(self) -> None:
         if len(self._held) >= REMEMBERED:

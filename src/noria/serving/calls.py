@@ -11,6 +11,7 @@ counts against it; a service elsewhere is judged by each try.
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ class Caller:
 
     def breakers(self) -> Mapping[str, BreakerState]:
         """`model/version` → whether it may be asked, of all versions in service."""
-        return self._breakers.states(asyncio.get_running_loop().time())
+        return self._breakers.states(time.monotonic())  # the loops' own clock, which other threads may read, too
 
     async def ask(self, order: Order, passage: Passage, *, alone: bool = False) -> Answered:
         """Have a request answered.

@@ -124,7 +124,7 @@ class Gateway:
         except NoriaError as error:
             return await self._fail(inbound, passage, error)
         except Exception as error:  # whatever it is, the caller gets an answer and the record its end
-            return await self._fail(inbound, passage, our_fault(error))
+            return await self._fail(inbound, passage, our_fault(error, passage.intent))
         except asyncio.CancelledError:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
@@ -213,7 +213,7 @@ class Gateway:
             status, body = self._explain(error, Form.PREDICT)
             await passage.leave(_kind(error), status, Reply(body=body), (error.code,))
         except Exception as error:  # whatever it is, the record gets its end
-            await passage.leave(OutcomeKind.FAILED, 500, _NOTHING, (our_fault(error).code,))
+            await passage.leave(OutcomeKind.FAILED, 500, _NOTHING, (our_fault(error, passage.intent).code,))
         except asyncio.CancelledError:
             await passage.leave(OutcomeKind.INTERRUPTED, CALLER_LEFT, _NOTHING)
             raise

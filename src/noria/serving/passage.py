@@ -27,24 +27,16 @@ class Observer(Protocol):
         """A request was taken."""
         ...
 
-    def finished(
-        self,
-        endpoint: str,
-        model: str,
-        version: str,
-        role: str,
-        outcome: str,
-        status: int,
-        duration_s: float,
-        ttft_s: float | None = None,
-        input_tokens: int | None = None,
-        output_tokens: int | None = None,
-    ) -> None:
+    def finished(self, intent: Intent, outcome: Outcome) -> None:
         """A request ended."""
         ...
 
     def shadow_dropped(self, endpoint: str) -> None:
         """A shadow copy was not made."""
+        ...
+
+    def log_refused(self, entry: str) -> None:
+        """The log took no `intent`, or no `outcome`."""
         ...
 
 
@@ -89,6 +81,7 @@ class Passages:
                 await self._recorder.outcome(entry)
         except LogUnavailable as error:
             self._refused = (self.clock.now_us(), error.problem)
+            self.observer.log_refused("intent" if isinstance(entry, Intent) else "outcome")
             raise
         self._refused = None
         if self._owed:
@@ -185,7 +178,8 @@ class Passage:
         try:
             await self.end(kind, status, reply, errors)
         except LogUnavailable as error:
-            log.error("the outcome of %s is not on disk yet: %s", self.intent.request_id, error)
+            named = about(self.intent)
+            log.error("the outcome of %s is not on disk yet: %s", self.intent.request_id, error, extra=named)
         if self._refused:
             self._refused = False
             outcome = self._outcome(kind, status, reply, errors)
@@ -232,24 +226,17 @@ class Passage:
         self._stand_in = target
 
     def _tell(self, outcome: Outcome) -> None:
-        intent = self.intent
         if self._charge is not None:
             self._all.allowances.settle(self._charge, outcome)
-        self._all.observer.finished(
-            intent.endpoint,
-            outcome.model or intent.model,
-            outcome.version or intent.version,
-            intent.role.value,
-            outcome.kind.value,
-            outcome.status,
-            outcome.duration_us / 1e6,
-            None if outcome.ttft_us is None else outcome.ttft_us / 1e6,
-            outcome.input_tokens,
-            outcome.output_tokens,
-        )
+        self._all.observer.finished(self.intent, outcome)
 
 
-def our_fault(error: Exception) -> NoriaError:
+def about(intent: Intent) -> dict[str, str]:
+    """What a line of the process's log names, as `extra`, so that the record and the trace are found."""
+    return {"request_id": intent.request_id, "trace_id": intent.trace_id}
+
+
+def our_fault(error: Exception, intent: Intent) -> NoriaError:
     """What a caller hears of an error that nobody foresaw; our log hears everything."""
-    log.error("an error that nobody foresaw", exc_info=error)
+    log.error("an error that nobody foresaw", exc_info=error, extra=about(intent))
     return NoriaError("Noria met a fault of its own.", "Its log says more; please report it.")

@@ -207,7 +207,7 @@ async def relay(
         await passage.leave(kind, GIVEN, incoming.reply(), (error.code,))
         yield b"data: " + explain(error) + b"\n\n"
     except Exception as error:  # whatever it is, the caller hears of it and the record gets its end
-        fault = our_fault(error)
+        fault = our_fault(error, passage.intent)
         await passage.leave(OutcomeKind.FAILED, GIVEN, incoming.reply(), (fault.code,))
         yield b"data: " + explain(fault) + b"\n\n"
     finally:

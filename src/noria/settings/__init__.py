@@ -1,5 +1,6 @@
 """The project file's schema (`noria.yaml`) and the one frozen settings object; nothing else reads the environment."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -47,6 +48,7 @@ __all__ = [
     "Upstream",
     "UpstreamKind",
     "Webhook",
+    "log_level",
     "secret",
 ]
 
@@ -54,6 +56,12 @@ __all__ = [
 def secret(variable: str) -> str:
     """What an environment variable that the project file names holds; empty if it isn't set."""
     return os.environ.get(variable, "").strip()
+
+
+def log_level() -> int:
+    """How grave an event has to be for the processes' logs: what NORIA_LOG_LEVEL names, else information."""
+    named = logging.getLevelNamesMapping()
+    return named.get(os.environ.get("NORIA_LOG_LEVEL", "").strip().upper(), logging.INFO)
 
 
 class Settings(BaseModel):

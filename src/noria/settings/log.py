@@ -67,4 +67,6 @@ class Telemetry(Strict):
         1.0, ge=0, le=1, description="Share of the traces begun here that are exported; faults always are."
     )
     payloads: bool = Field(False, description="Send along what was asked and answered, redacted as in the log.")
-    mlflow_sample: float = Field(0.0, ge=0, le=1, description="Share of the traces that MLflow gets, with bodies; 20 a second at most.")
+    mlflow_sample: float = Field(
+        0.0, ge=0, le=1, description="Share of the traces that MLflow gets, with bodies; 20 a second at most."
+    )
