@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from noria.release.fleet import Fleet
     from noria.release.manual import Manual
     from noria.serving.following import Follower
+    from noria.serving.prices import PriceKeeper
     from noria.serving.recorder import Recorder
     from noria.serving.records import Log
     from noria.serving.router import Router
@@ -112,6 +113,19 @@ def meters(settings: Settings) -> Meters:
     from noria.adapters.meters import SharedMeters
 
     return SharedMeters(settings.run_dir / "meters")
+
+
+def spending(settings: Settings) -> Callable[[str], float]:
+    """The name of a meter → what was spent on it today, US dollars."""
+    from noria.serving.limits import DAY_US
+
+    shared, today = meters(settings), clock().now_us() // DAY_US
+
+    def spent(name: str) -> float:
+        meter = shared.read(name)
+        return meter.usd if meter.day == today else 0.0
+
+    return spent
 
 
 def records(settings: Settings) -> RecordStore:
@@ -266,6 +280,7 @@ class Loop:
     fleet: "Fleet"
     first: "FirstVersions"
     workflows: "Workflows"
+    prices: "PriceKeeper"
     telemetry: "Telemetry | None" = None
     """Who else is told of requests; None if nobody asked."""
 
@@ -276,6 +291,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.adapters.compute import LocalCompute
     from noria.adapters.delta import DeltaStore
     from noria.adapters.mlflow import MlflowRegistry
+    from noria.adapters.prices import list_price
     from noria.adapters.spool_reader import SpoolFolder
     from noria.adapters.telemetry import telemetry
     from noria.adapters.workflows import DbosWorkflows
@@ -283,6 +299,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.loop import handlers
     from noria.monitoring.windows import Windows
     from noria.release.fleet import Fleet
+    from noria.serving.prices import PriceKeeper
     from noria.serving.shipping import Shipper
 
     times, store = clock(), state(settings)
@@ -311,6 +328,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             fleet=Fleet(store, models, servers, times),
             first=first_versions(settings, store, models),
             workflows=workflows,
+            prices=PriceKeeper(store, times, settings.project, list_price),
             telemetry=told,
         )
     finally:

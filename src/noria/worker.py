@@ -73,6 +73,7 @@ class Worker:
         self.fleet_lane: tuple[Duty, ...] = (
             ("keep model servers up", 0.5, loop.fleet.reconcile),
             ("give every endpoint a first version", 1.0, lambda: loop.first.ensure(loop.settings.project)),
+            ("know what models elsewhere cost", 1.0, loop.prices.ensure),
             ("guard the champion aliases", 5.0, self._guard_aliases),
         )
         """What a turn of each lane consists of: name, how often at most (seconds), what to call."""

@@ -13,6 +13,7 @@ from noria.domain.inference import Outcome
 from noria.domain.limits import Limits
 from noria.governance import keys
 from noria.settings import Limits as LimitsSetting
+from noria.settings import Price
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -174,3 +175,89 @@ async def test_who_waits_as_long_as_retry_after_says_is_answered(site, still):
     still(int(told["retry-after"]))
     assert (await site.post("/predict", {"input": "a"}, headers=headers))[0] == 200
     assert [o.status for o in site.written(Outcome)] == [200, 429, 200]
+
+
+# --- money ---
+
+
+def priced(**more):
+    """A project whose assistant costs a dollar for each token of its answers, and a cent for each that it reads."""
+    price = Price(input=10_000, output=1_000_000, cached_input=0)
+    assistant = PROJECT.endpoints["assistant"].model_copy(update={"price": price, **more})
+    return PROJECT.model_copy(update={"endpoints": {**PROJECT.endpoints, "assistant": assistant}})
+
+
+async def test_what_an_answer_cost_is_recorded_and_counted_for_its_key(tmp_path):
+    async with running(tmp_path, labels, talker("Hel", "lo", "!"), project=priced()) as site:
+        token = await key(site)
+        async with client(site, token) as shop:
+            await shop.chat.completions.create(model="assistant", messages=HELLO)
+            async for _ in await shop.chat.completions.create(model="assistant", messages=HELLO, stream=True):
+                pass
+        await site.post("/predict/triage", {"input": "a"}, headers=bearer(token))
+        assert [o.cost_usd for o in site.written(Outcome)] == [pytest.approx(3.07), pytest.approx(3.07), 0.0]
+        assert (await used(site, token)).usd == pytest.approx(6.14)
+
+
+async def test_tokens_that_the_provider_had_in_its_cache_cost_less(tmp_path):
+    usage = {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}
+    said = {
+        "id": "c",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"content": "x"}}],
+        "usage": usage,
+    }
+    async with running(tmp_path, labels, lambda _: reply(said), project=priced()) as site:
+        await site.post("/v1/chat/completions", {"model": "assistant", "messages": HELLO})
+        assert site.written(Outcome)[0].cost_usd == pytest.approx(1.40)
+
+
+async def test_a_budget_that_is_spent_ends_the_day(tmp_path, still):
+    async with running(tmp_path, labels, talker("Hel", "lo", "!"), project=priced()) as site:
+        token = await key(site, usd_per_day=5.0)
+        async with client(site, token) as shop:
+            await shop.chat.completions.create(model="assistant", messages=HELLO)
+            await shop.chat.completions.create(model="assistant", messages=HELLO)  # $3.07 of $5 were spent
+            with pytest.raises(
+                openai.RateLimitError, match=r"budget of \$5 a day, and it is spent.*T00:00:00"
+            ) as caught:
+                await shop.chat.completions.create(model="assistant", messages=HELLO)
+            assert (caught.value.code, caught.value.body["type"]) == ("insufficient_quota", "insufficient_quota")
+            wait_s = int(caught.value.response.headers["retry-after"])
+            assert 0 < wait_s <= 86_400
+            assert site.endings[-1] == ("rejected", 429)
+            still(wait_s)
+            await shop.chat.completions.create(model="assistant", messages=HELLO)
+
+
+async def test_what_a_request_may_cost_is_set_aside_so_that_many_at_once_overdraw_nothing(tmp_path):
+    async with running(tmp_path, labels, talker("Hel", "lo", "!"), project=priced()) as site:
+        async with client(site, await key(site, usd_per_day=10.0)) as shop:
+            asked = [shop.chat.completions.create(model="assistant", messages=HELLO, max_tokens=3) for _ in range(10)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [a for a in answers if isinstance(a, openai.RateLimitError)]
+        assert len(refused) == 10 - len(site.endings) + sum(status == 429 for _, status in site.endings)
+        assert sum(o.cost_usd or 0 for o in site.written(Outcome)) <= 10.0
+        assert any("of it is left, and this request may cost" in str(r) for r in refused)
+
+
+async def test_an_endpoints_budget_counts_everybody(tmp_path):
+    project = priced(limits=LimitsSetting(usd_per_day=5))
+    async with running(tmp_path, labels, talker("Hel", "lo", "!"), project=project) as site:
+        for _ in range(2):
+            assert (await site.post("/predict/assistant", {"input": "hi"}))[0] == 200
+        status, said, _ = await site.post("/predict/assistant", {"input": "hi"})
+        assert (status, said["error_code"]) == (429, "budget_exhausted")
+        assert said["message"].startswith("The endpoint assistant has a budget of $5 a day")
+        assert site.meters.read("endpoint:assistant").usd == pytest.approx(6.14)
+        assert (await site.post("/predict/triage", {"input": "hi"}))[0] == 200
+
+
+async def test_an_answer_whose_tokens_nobody_counted_costs_the_budget_by_its_length(tmp_path):
+    said = {"id": "c", "object": "chat.completion", "choices": [{"index": 0, "message": {"content": "x" * 400}}]}
+    async with running(tmp_path, labels, lambda _: reply(said), project=priced()) as site:
+        token = await key(site, usd_per_day=1000.0)
+        async with client(site, token) as shop:
+            await shop.chat.completions.create(model="assistant", messages=HELLO)
+        assert site.written(Outcome)[0].cost_usd is None
+        assert (await used(site, token)).usd > 100

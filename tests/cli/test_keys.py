@@ -39,7 +39,7 @@ def test_what_a_key_may_do_is_said_and_shown(project: Path) -> None:
     limits = ("--requests-per-minute", "60", "--tokens-per-minute", "1000", "--usd-per-day", "2.5")
     made = json.loads(run(project, "create", "shop", *words, *limits, "--json").stdout)
     [shown] = listed(project)
-    assert {**shown, "token": made["token"]} == made
+    assert {**shown, "token": made["token"]} == {**made, "usd_today": 0.0}
     assert (shown["state"], shown["endpoints"], shown["roles"]) == ("active", ["triage"], ["viewer", "client"])
     assert shown["limits"] == {"requests_per_minute": 60, "tokens_per_minute": 1000, "usd_per_day": 2.5}
     assert shown["expires_at"] > shown["created_at"]

@@ -98,7 +98,11 @@ class Plane:
         self.router = Router(self.state, project, lambda text: project, self.clock)
         self.router.refresh()
         passages = Passages(
-            Recorder(self.spool, {}, self.clock), self.counts, self.clock, Allowances(self.meters, self.clock)
+            Recorder(self.spool, {}, self.clock),
+            self.counts,
+            self.clock,
+            Allowances(self.meters, self.clock),
+            self.router.price,
         )
         self.caller = Caller(self.upstream, self.router, lambda: 0.5, self.patience_s)
         admission = Admission(self.router, passages)

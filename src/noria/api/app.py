@@ -181,7 +181,7 @@ def create_app(
         patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
     metrics = Metrics(state, clock, pool, spool_bytes)
-    passages = Passages(recorder, metrics, clock, Allowances(meters, clock))
+    passages = Passages(recorder, metrics, clock, Allowances(meters, clock), router.price)
     new_id = partial(new_request_id, clock)
     caller = Caller(upstream, router, jitter, patience_s)
     metrics.counts.streams, metrics.counts.breakers = lambda: passages.streams, caller.breakers

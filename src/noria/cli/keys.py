@@ -94,12 +94,14 @@ def list_keys(project: Root, json: AsJson = False) -> None:
     from noria.governance import keys
 
     now = bootstrap.clock().now()
-    shown = [_public(one, now) for one in keys.every(opened(project)[1])]
+    settings, state = opened(project)
+    spent = bootstrap.spending(settings)
+    shown = [{**_public(one, now), "usd_today": spent(f"key:{one.id}")} for one in keys.every(state)]
     if json:
         print_json(shown)
         return
     print_table(
-        ("name", "id", "state", "roles", "endpoints", "limits", "created", "by", "expires"),
+        ("name", "id", "state", "roles", "endpoints", "limits", "today", "created", "by", "expires"),
         [
             (
                 one["name"],
@@ -108,6 +110,7 @@ def list_keys(project: Root, json: AsJson = False) -> None:
                 one["roles"],
                 one["endpoints"] or "all",
                 {limit: value for limit, value in one["limits"].items() if value is not None} or "none",
+                f"${one['usd_today']:.4f}",
                 one["created_at"],
                 one["created_by"],
                 one["expires_at"] and when(one["expires_at"]),

@@ -33,9 +33,15 @@ def look(settings: "Settings", state: "StateStore") -> dict[str, Any]:
 
     Returns:
         `loop_status` with two more keys: `up`, where the project runs (None if it doesn't), and `file_changed`, whether
-        noria.yaml differs from the project in service (None if it can't be read).
+        noria.yaml differs from the project in service (None if it can't be read). An endpoint with a budget has
+        `budget`: `usd_per_day`, `usd_today`.
     """
     found = loop_status(state, settings.project, bootstrap.clock())
+    spent = bootstrap.spending(settings)
+    for shown in found["endpoints"]:
+        known = settings.project.endpoints.get(shown["name"])
+        if known is not None and (budget := known.limits.usd_per_day) is not None:
+            shown["budget"] = {"usd_per_day": budget, "usd_today": spent(f"endpoint:{shown['name']}")}
     up = running(settings.run_dir)
     return {**found, "up": asdict(up) if up else None, "file_changed": _file_changed(settings)}
 
@@ -108,6 +114,9 @@ def _endpoint(endpoint: Status) -> Group:
         grid.add_row(Text(role, _LOOK[role]), Text(f"{target['model']}/{target['version']}"), Text(weight))
     if endpoint["champion"] is None:
         grid.add_row(Text("champion", "dim"), Text("none yet: on its way, or refused", "yellow"))
+    if budget := endpoint.get("budget"):
+        spent = f"${budget['usd_today']:.2f} of ${budget['usd_per_day']:g} today"
+        grid.add_row(Text("budget", "dim"), Text(spent, "red" if budget["usd_today"] >= budget["usd_per_day"] else ""))
     monitors = _grid()
     for monitor in sorted(endpoint["monitors"], key=lambda m: str(m["monitor"])):
         monitors.add_row(Text(monitor["monitor"], "dim"), _bar(monitor), _evidence(monitor))

@@ -10,6 +10,8 @@ from hashlib import blake2b
 
 from noria.domain.errors import Refused
 
+ELSEWHERE = "upstream:"
+"""What the address of a version begins with that isn't ours to keep up: `upstream:NAME/MODEL`."""
 FULL_WEIGHT = 100
 """The serving targets' weights add up to this: they are per cent of the traffic."""
 

@@ -108,9 +108,16 @@ class Admission:
         if self._passages.under_way >= self._router.project.server.max_requests:
             raise Overloaded(f"{self._passages.under_way} requests are under way already.", "Come back in a second.")
         route, rules = self._router.route(endpoint), self._router.rules(endpoint)
-        charge = self._passages.allowances.admit(
-            inbound.key, endpoint, rules.limits, inbound.body, counts_tokens=route.wire is Wire.OPENAI
-        )
+        charge = None
+        if inbound.key is not None or rules.limits is not None:
+            charge = self._passages.allowances.admit(
+                inbound.key,
+                endpoint,
+                rules.limits,
+                inbound.body,
+                counts_tokens=route.wire is Wire.OPENAI,
+                price=lambda: self._router.price(endpoint, route.champion.ref),
+            )
         try:
             return self._order(inbound, route, rules, received_us, charge)
         except NoriaError:

@@ -5,12 +5,13 @@ bytes, and as many as the caller lets the model write.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from noria.domain.inference import Outcome, OutcomeKind
 from noria.domain.key import ApiKey
 from noria.domain.limits import Limits, Meter, Standing
+from noria.domain.price import Price
 from noria.ports import Clock, Meters
 from noria.serving.limits import DAY_US, Asked, Subject, settled, standings, taken
 
@@ -20,6 +21,7 @@ IMAGE_TOKENS = 1000
 """What a picture in a message is taken for: OpenAI counts one of 1024 × 1024 pixels as 765."""
 _MOST_TOKENS = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*(\d{1,9})')
 _PICTURE = re.compile(rb";base64,[A-Za-z0-9+/=]*")
+_ENDPOINT = "endpoint:"
 _WITHOUT_ANSWER = frozenset({OutcomeKind.FAILED, OutcomeKind.REJECTED})
 
 
@@ -33,6 +35,7 @@ class Charge:
         day: On which day, days since the epoch.
         counts_tokens: Whether the answer's tokens count for a limit.
         input_tokens: The part of the estimate that is the body's.
+        price: What tokens cost, for answers whose tokens nobody counted.
         standings: How the caller stands, his request counted.
     """
 
@@ -41,6 +44,7 @@ class Charge:
     day: int = 0
     counts_tokens: bool = False
     input_tokens: int = 0
+    price: Price | None = None
     standings: tuple[Standing, ...] = ()
 
 
@@ -57,7 +61,14 @@ class Allowances:
         self._clock = clock
 
     def admit(
-        self, key: ApiKey | None, endpoint: str, limits: Limits | None, body: bytes, *, counts_tokens: bool
+        self,
+        key: ApiKey | None,
+        endpoint: str,
+        limits: Limits | None,
+        body: bytes,
+        *,
+        counts_tokens: bool,
+        price: Callable[[], Price | None],
     ) -> Charge | None:
         """Let a request pass, and set aside what it may use; None where nothing is counted.
 
@@ -67,6 +78,7 @@ class Allowances:
             limits: The endpoint's; None if it has none.
             body: The request's.
             counts_tokens: Whether the endpoint's answers are made of tokens.
+            price: Says what they cost; None if nobody knows.
 
         Raises:
             RateLimited: Too much in a minute.
@@ -79,8 +91,9 @@ class Allowances:
             return Charge(subjects)
         counts_tokens = counts_tokens and any(_by_tokens(subject.limits) for subject in subjects)
         input_tokens, output_tokens = estimate(body) if counts_tokens else (0, 0)
-        asked = Asked(input_tokens + output_tokens)
-        charge = Charge(subjects, asked, 0, counts_tokens, input_tokens)
+        cost = price() if counts_tokens else None
+        asked = Asked(input_tokens + output_tokens, cost.cost(input_tokens, output_tokens) if cost else 0.0)
+        charge = Charge(subjects, asked, 0, counts_tokens, input_tokens, cost)
 
         def take(meters: Sequence[Meter]) -> Sequence[Meter]:
             now_us = self._clock.now_us()
@@ -93,7 +106,13 @@ class Allowances:
 
     def settle(self, charge: Charge, outcome: Outcome) -> None:
         """Put what a request used in the place of what was set aside."""
-        self._replace(charge, Asked(_tokens_used(charge, outcome), outcome.cost_usd or 0.0))
+        self._replace(charge, _used(charge, outcome))
+
+    @staticmethod
+    def of_copy(charge: Charge | None) -> Charge | None:
+        """What a shadow's copy is counted for: its endpoint's money, and nothing of the caller's."""
+        mine = () if charge is None else tuple(s for s in charge.subjects if s.name.startswith(_ENDPOINT))
+        return Charge(mine) if mine else None
 
     def give_back(self, charge: Charge) -> None:
         """Let go of what was set aside for a request that is refused after all; it stays counted as a request."""
@@ -111,7 +130,7 @@ class Allowances:
 def subjects_of(key: ApiKey | None, endpoint: str, limits: Limits | None) -> tuple[Subject, ...]:
     """Whose limits a request is under."""
     mine = () if key is None else (Subject(f"key:{key.id}", f"The API key {key.name}", key.limits),)
-    return mine if limits is None else (*mine, Subject(f"endpoint:{endpoint}", f"The endpoint {endpoint}", limits))
+    return mine if limits is None else (*mine, Subject(f"{_ENDPOINT}{endpoint}", f"The endpoint {endpoint}", limits))
 
 
 def estimate(body: bytes) -> tuple[int, int]:
@@ -128,12 +147,14 @@ def _by_tokens(limits: Limits) -> bool:
     return limits.tokens_per_minute is not None or limits.usd_per_day is not None
 
 
-def _tokens_used(charge: Charge, outcome: Outcome) -> int:
-    """Tokens of a request that has ended: as the model server counted them, else by the size of the answer."""
+def _used(charge: Charge, outcome: Outcome) -> Asked:
+    """What a request used that has ended: as the model server counted it, else by the size of the answer."""
     if not charge.counts_tokens or outcome.cache_hit:
-        return 0
+        return Asked(0, outcome.cost_usd or 0.0)
     if outcome.input_tokens is not None or outcome.output_tokens is not None:
-        return (outcome.input_tokens or 0) + (outcome.output_tokens or 0)
+        return Asked((outcome.input_tokens or 0) + (outcome.output_tokens or 0), outcome.cost_usd or 0.0)
     if outcome.kind in _WITHOUT_ANSWER:
-        return 0
-    return charge.input_tokens + len(outcome.response) // BYTES_A_TOKEN
+        return Asked(0, outcome.cost_usd or 0.0)
+    output_tokens = len(outcome.response) // BYTES_A_TOKEN
+    cost = charge.price.cost(charge.input_tokens, output_tokens) if charge.price else 0.0
+    return Asked(charge.input_tokens + output_tokens, outcome.cost_usd or cost)

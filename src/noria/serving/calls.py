@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from noria.domain.endpoint import Route, Target
+from noria.domain.endpoint import ELSEWHERE, Route, Target
 from noria.domain.errors import CircuitOpen, InvalidRequest, NoriaError, UpstreamFailed, UpstreamTimeout
 from noria.domain.inference import Intent
 from noria.ports import Upstream, UpstreamReply
@@ -31,8 +31,6 @@ from noria.serving.streaming import Incoming
 from noria.serving.tracing import traceparent
 from noria.serving.wires import Call
 
-ELSEWHERE = "upstream:"
-"""What the address of a version begins with that isn't ours to keep up."""
 LONGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer that is read into memory."""
 

@@ -203,7 +203,7 @@ class Gateway:
 
     async def _copy(self, order: Order) -> None:
         """Ask a shadow what its champion was asked, in one piece, and record what it says."""
-        passage = self._passages.begin(order.intent)
+        passage = self._passages.begin(order.intent, charge=self._passages.allowances.of_copy(order.charge))
         try:
             await passage.open()
             answered = await self._caller.ask(order, passage, alone=True)

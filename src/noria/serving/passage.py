@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from noria.domain.endpoint import Target
 from noria.domain.errors import LogUnavailable, NoriaError
 from noria.domain.inference import Intent, Outcome, OutcomeKind
+from noria.domain.price import Price
 from noria.ports import Clock
 from noria.serving.allowance import Allowances, Charge
 from noria.serving.recorder import Recorder
@@ -40,13 +42,20 @@ class Observer(Protocol):
         ...
 
 
+PriceOf = Callable[[str, str], Price | None]
+"""Endpoint and `model/version` → what the tokens of that version cost; None if nobody knows."""
+
+
 class Passages:
     """Opens passages, knows how many are open and stream, and whether the log takes what they write."""
 
-    def __init__(self, recorder: Recorder, observer: Observer, clock: Clock, allowances: Allowances) -> None:
+    def __init__(
+        self, recorder: Recorder, observer: Observer, clock: Clock, allowances: Allowances, price: PriceOf
+    ) -> None:
         self.observer = observer
         self.clock = clock
         self.allowances = allowances
+        self.price = price
         self.under_way = 0
         self.streams = 0
         self._recorder = recorder
@@ -209,7 +218,7 @@ class Passage:
             version=self._stand_in.version if self._stand_in else "",
             tries=self.tries,
             cache_hit=self.cache_hit,
-            cost_usd=0.0 if self.cache_hit else None,
+            cost_usd=self._cost(reply),
         )
 
     def _close(self, outcome: Outcome) -> None:
@@ -224,6 +233,18 @@ class Passage:
     def stood_in(self, target: Target) -> None:
         """A version answers that the intent doesn't name."""
         self._stand_in = target
+
+    def _cost(self, reply: Reply) -> float | None:
+        """What the answer cost, US dollars; None if nobody knows."""
+        if self.cache_hit:
+            return 0.0
+        answered = self._stand_in.ref if self._stand_in is not None else self.version
+        price = self._all.price(self.intent.endpoint, answered)
+        if price is None or price.free:
+            return None if price is None else 0.0
+        if reply.input_tokens is None and reply.output_tokens is None:
+            return None
+        return price.cost(reply.input_tokens or 0, reply.output_tokens or 0, reply.cached_tokens)
 
     def _tell(self, outcome: Outcome) -> None:
         if self._charge is not None:

@@ -21,11 +21,13 @@ class Garbage(UpstreamFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A model server's answer as the caller gets it, with the tokens that the server counted."""
+    """A model server's answer as the caller gets it, with the tokens that the server counted; cached ones are input
+    tokens, too."""
 
     body: bytes
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int = 0
 
 
 def predictions(count: int, *, single: bool) -> Callable[[bytes], Reply]:
@@ -74,9 +76,19 @@ def with_usage(reply: Reply, usage: object) -> Reply:
     """The reply with the token counts of an OpenAI `usage` object."""
     if not isinstance(usage, dict):
         return reply
-    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    known = [n if isinstance(n, int) and not isinstance(n, bool) else None for n in counts]
-    return replace(reply, input_tokens=known[0], output_tokens=known[1])
+    details = usage.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return replace(
+        reply,
+        input_tokens=_count(usage.get("prompt_tokens")),
+        output_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=cached or 0,
+    )
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def garbage(what: str) -> Garbage:

@@ -5,14 +5,16 @@ A snapshot is replaced whole, so a request sees one revision from its beginning 
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from noria.domain.endpoint import Route, Target, Wire
 from noria.domain.errors import InvalidProject, NotReady, UnknownEndpoint
 from noria.domain.key import ApiKey, Keyring
+from noria.domain.price import Price, PriceList
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, StateStore
+from noria.serving.prices import PRICES, Prices, prices_in_service
 from noria.serving.rules import Rules, rules_of
 from noria.settings import Project
 
@@ -36,6 +38,7 @@ class Snapshot:
         project_hash: Of the text that the project was read from; empty while it is the file's own.
         keys: SHA-256 of a token → its API key, revoked ones included; None if no key was ever made.
         keys_revision: The keyring's.
+        prices: Endpoint → `model/version` → what its tokens cost.
     """
 
     revision: int
@@ -45,6 +48,7 @@ class Snapshot:
     project_hash: str = ""
     keys: Mapping[str, ApiKey] | None = None
     keys_revision: int = 0
+    prices: Prices = field(default_factory=dict)
 
 
 class Router:
@@ -116,6 +120,11 @@ class Router:
         route = self.snapshot.routes.get(endpoint)
         return route.champion if route is not None and route.wire is wire else None
 
+    def price(self, endpoint: str, ref: str) -> Price | None:
+        """What the tokens of a version cost that answers for an endpoint; None if nobody knows."""
+        prices = self.snapshot.prices.get(endpoint)
+        return None if prices is None else prices.get(ref)
+
     def in_service(self) -> frozenset[str]:
         """All versions that may be asked, `model/version`."""
         return frozenset(target.ref for route in self.snapshot.routes.values() for target in route.targets)
@@ -141,7 +150,8 @@ class Router:
             except InvalidProject as error:
                 log.error("the applied project can't be read, going on with the one before: %s", error)
         keys, keys_revision = self._keys()
-        return Snapshot(revision, project, routes, rules, digest, keys, keys_revision)
+        prices = prices_in_service(project, routes, self._state.get(PriceList, PRICES))
+        return Snapshot(revision, project, routes, rules, digest, keys, keys_revision, prices)
 
     def _keys(self) -> tuple[Mapping[str, ApiKey] | None, int]:
         """The keys and their revision; read anew only when one was made or revoked."""

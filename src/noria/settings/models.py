@@ -67,3 +67,6 @@ class Price(Strict):
 
     input: float = Field(ge=0, description="US dollars for a million input tokens.")
     output: float = Field(0.0, ge=0, description="US dollars for a million output tokens.")
+    cached_input: float | None = Field(
+        None, ge=0, description="The same for input tokens that the provider had in its cache; default is input."
+    )
