@@ -236,7 +236,7 @@ class Passage:
 
     def _cost(self, reply: Reply) -> float | None:
         """What the answer cost, US dollars; None if nobody knows."""
-        if self.cache_hit:
+        if not self.tries:  # no model had anything to do with it
             return 0.0
         answered = self._stand_in.ref if self._stand_in is not None else self.version
         price = self._all.price(self.intent.endpoint, answered)
