@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from noria.serving.redaction import Redactor
-from noria.settings import Redaction
+from noria.settings import SPELLED
 
 _PROSE = (
     "Could you tell me how I can change the delivery address of my order, because I will be away next week and nobody"
@@ -40,7 +40,7 @@ _REPEATS, _ROUNDS = 2000, 7
 
 def measure() -> dict[str, float]:
     """Microseconds of CPU for each body; the best of some rounds."""
-    redactor = Redactor(Redaction)
+    redactor = Redactor(SPELLED)
     return {name: _cost(redactor, json.dumps(body).encode()) for name, body in BODIES.items()}
 
 
@@ -56,7 +56,7 @@ def _cost(redactor: Redactor, body: bytes) -> float:
 
 def taken(file: Path) -> tuple[int, Counter[str], list[str]]:
     """Texts in a file, codes of what was taken out of them, and the texts it was taken out of, before and after."""
-    redactor = Redactor(Redaction)
+    redactor = Redactor(SPELLED)
     codes: Counter[str] = Counter()
     changed = []
     texts = _texts(file)

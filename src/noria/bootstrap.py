@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from noria.governance.retention import Retention
     from noria.loop import Rooms
     from noria.monitoring.windows import Windows
-    from noria.ports import ComputeEngine, Workflows
+    from noria.ports import ComputeEngine, EntityReader, Workflows
     from noria.release.fleet import Fleet
     from noria.release.manual import Manual
     from noria.serving.following import Follower
     from noria.serving.prices import PriceKeeper
     from noria.serving.recorder import Recorder
     from noria.serving.records import Log
+    from noria.serving.redaction import Redactor
     from noria.serving.router import Router
     from noria.serving.shipping import Shipper
     from noria.training.adding import Additions
@@ -218,6 +219,7 @@ class Api:
 def api(settings: Settings, slot: str) -> Api:
     """Compose an API process that alone writes the spool of that slot."""
     from noria.adapters.parquet import ParquetReader
+    from noria.adapters.redactor import SocketReader
     from noria.adapters.spool import SqliteSpool
     from noria.serving.recorder import Recorder
     from noria.serving.redaction import Redactors
@@ -228,7 +230,8 @@ def api(settings: Settings, slot: str) -> Api:
     router = Router(store, project, lambda text: parse_project(text, settings.root).project, times)
     spool = SqliteSpool(settings.spool_dir, slot)
     redactors = Redactors(lambda: router.project)
-    recorder = Recorder(spool, redactors, times, lambda: router.project.log.max_payload_bytes)
+    names = SocketReader(redactor_socket(settings))
+    recorder = Recorder(spool, redactors, times, lambda: router.project.log.max_payload_bytes, names)
 
     def read_drift(endpoint: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = records(settings).scan("drift_metrics", endpoint=endpoint).to_pylist()
@@ -391,6 +394,7 @@ def _rooms(
     compute: "ComputeEngine",
 ) -> "Rooms":
     from noria.adapters.notify import notifiers
+    from noria.adapters.redactor import SocketReader
     from noria.loop import Notifications, Rooms
     from noria.monitoring.alerts import Alerts
     from noria.monitoring.baselines import Baselines
@@ -404,6 +408,7 @@ def _rooms(
     from noria.training.triggers import Triggers
 
     project, redactors = settings.project, Redactors(lambda: settings.project)
+    names = SocketReader(redactor_socket(settings))
     written = cards(settings, store, models)
     monitors = Monitors(store, tables, Baselines(models), project)
     pipeline = Pipeline(
@@ -413,7 +418,7 @@ def _rooms(
         compute=compute,
         clock=times,
         settings=lambda: settings,
-        redact=lambda endpoint: lambda text: redactors[endpoint].text(text)[0],
+        redact=lambda endpoint: _redact(redactors[endpoint], names),
         write_card=written.write,
     )
 
@@ -451,6 +456,22 @@ def _rooms(
         rollouts=rollouts,
         cards=written,
     )
+
+
+def redactor_socket(settings: Settings) -> Path:
+    """Where the process listens that looks for names; it runs only if an endpoint asks for it."""
+    return settings.run_dir / "redactor.sock"
+
+
+def _redact(redactor: "Redactor", names: "EntityReader") -> Callable[[str], str]:
+    """What takes out of a text what the records of an endpoint don't hold either."""
+    from noria.serving.entities import marked
+
+    def redact(text: str) -> str:
+        clean = redactor.text(text)[0]
+        return marked(clean, names.find_now([clean], redactor.asks)[0])[0] if redactor.asks else clean
+
+    return redact
 
 
 def policies(settings: Settings) -> Callable[[str], "tuple[Policy, str]"]:

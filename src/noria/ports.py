@@ -123,6 +123,22 @@ class Credentials(Protocol):
         ...
 
 
+class EntityReader(Protocol):
+    """Reads texts for names, places and organisations: what no pattern finds."""
+
+    async def find(self, texts: Sequence[str], kinds: frozenset[str]) -> Sequence[Sequence[tuple[int, int, str]]]:
+        """Where they stand in each text: from, to, and which kind (`name`, `location`, `organisation`).
+
+        Raises:
+            RedactionUnavailable: It could not be done in time.
+        """
+        ...
+
+    def find_now(self, texts: Sequence[str], kinds: frozenset[str]) -> Sequence[Sequence[tuple[int, int, str]]]:
+        """The same for who has time to wait for it."""
+        ...
+
+
 class RecordSpool(Protocol):
     """The durable log on this machine that an API process appends to and the worker ships from."""
 

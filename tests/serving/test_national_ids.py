@@ -6,10 +6,10 @@ import pytest
 
 from noria.serving.national_ids import KNOWN, valid
 from noria.serving.redaction import Redactor
-from noria.settings import Redaction
+from noria.settings import SPELLED, Redaction
 
 ONLY = Redactor([Redaction.NATIONAL_ID])
-ALL = Redactor(Redaction)
+ALL = Redactor(SPELLED)
 ALONE = [
     ("US", "536-90-4399"),
     ("US", "912-90-3456"),

@@ -5,15 +5,19 @@ import json
 import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fakes.entities import KnownNames
 from fakes.entries import intent, outcome
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
-from noria.domain.errors import LogUnavailable
+from noria.domain.errors import LogUnavailable, RedactionUnavailable
 from noria.serving import recorder as module
+from noria.serving.entities import without_entities
 from noria.serving.recorder import Recorder, new_request_id
 from noria.serving.redaction import Redactor
-from noria.settings import Redaction
+from noria.settings import SPELLED, Redaction
 
 MAIL = b'{"input":"write to jo@example.com"}'
 CLEAN = b'{"input":"write to [email]"}'
@@ -26,7 +30,7 @@ def spool() -> MemorySpool:
 
 @pytest.fixture
 def recorder(spool) -> Recorder:
-    redactors = {"triage": Redactor(Redaction), "open": Redactor(())}
+    redactors = {"triage": Redactor(SPELLED), "open": Redactor(())}
     return Recorder(spool, redactors, StoppedClock())
 
 
@@ -119,7 +123,7 @@ MIB = 1 << 20
 
 
 def limited(spool: MemorySpool, longest: int) -> Recorder:
-    return Recorder(spool, {"triage": Redactor(Redaction)}, StoppedClock(), lambda: longest)
+    return Recorder(spool, {"triage": Redactor(SPELLED)}, StoppedClock(), lambda: longest)
 
 
 async def test_what_databricks_would_not_have_kept_is_kept_whole_and_says_so(spool):
@@ -159,3 +163,84 @@ async def test_a_long_body_is_redacted_before_it_is_cut(spool):
 async def test_no_body_is_so_strange_that_its_beginning_cannot_be_kept(spool):
     await limited(spool, 1024).intent(intent(1, request=b"\xff" * 5000))
     assert json.loads(written(spool)[0].request)["noria_truncated"]["bytes"] == 5000
+
+
+# --- names ---
+
+PEOPLE = b'{"messages":[{"role":"user","content":"I am Ada Lovelace (ada@example.com), at Contoso in Turin"}],"n":1}'
+NOBODY = b'{"messages":[{"role":"user","content":"I am [name] ([email]), at Contoso in [location]"}],"n":1}'
+
+
+def asking(spool: MemorySpool, names: KnownNames, *, refuses: bool = True) -> Recorder:
+    kinds = [*SPELLED, Redaction.NAME, Redaction.LOCATION]
+    return Recorder(spool, {"triage": Redactor(kinds, refuses=refuses)}, StoppedClock(), reader=names)
+
+
+async def test_names_are_looked_for_only_where_an_endpoint_asks(spool, recorder):
+    names = KnownNames()
+    await asking(spool, names).intent(intent(1, request=PEOPLE))
+    await asking(spool, names).outcome(outcome(2, response=b'"Bob"'))
+    await recorder.intent(intent(3, request=PEOPLE))
+    begun, _, other = written(spool)
+    assert (begun.request, begun.errors) == (NOBODY, ("REDACTED_EMAIL", "REDACTED_LOCATION", "REDACTED_NAME"))
+    assert b"Ada Lovelace" in other.request
+    assert all(text != "user" and "messages" not in text for text in names.asked)
+
+
+async def test_an_answer_is_read_for_names_as_its_request_was(spool):
+    recorder = asking(spool, KnownNames())
+    await recorder.intent(intent(1))
+    await recorder.outcome(outcome(1, response=b'{"label":"Bob","score":0.5,"text":"no JSON escapes \\u00e9 Bob"}'))
+    assert json.loads(written(spool)[1].response) == {
+        "label": "[name]",
+        "score": 0.5,
+        "text": "no JSON escapes é [name]",
+    }
+
+
+async def test_a_request_that_cannot_be_read_for_names_is_refused(spool):
+    names = KnownNames()
+    names.gone = True
+    recorder = asking(spool, names)
+    with pytest.raises(RedactionUnavailable):
+        await recorder.intent(intent(1, request=PEOPLE))
+    with pytest.raises(RedactionUnavailable):
+        await recorder.feedback(request_id="r", endpoint="triage", comment="Bob says so")
+    assert written(spool) == []
+
+
+async def test_or_it_is_kept_out_of_the_log_as_the_endpoint_says(spool):
+    names = KnownNames()
+    names.gone = True
+    recorder = asking(spool, names, refuses=False)
+    await recorder.intent(intent(1, request=PEOPLE))
+    said = await recorder.feedback(request_id="r", endpoint="triage", comment="Bob says so")
+    begun = written(spool)[0]
+    assert json.loads(begun.request)["noria_withheld"]["bytes"] == len(PEOPLE)
+    assert begun.errors == ("REQUEST_WITHHELD",)
+    assert said.comment == "[withheld]"
+
+
+async def test_an_answer_that_cannot_be_read_for_names_is_given_and_kept_out_of_the_log(spool):
+    names = KnownNames()
+    recorder = asking(spool, names)
+    await recorder.intent(intent(1, request=PEOPLE))
+    names.gone = True
+    await recorder.outcome(outcome(1, response=PEOPLE))
+    ended = written(spool)[1]
+    assert "Ada" not in ended.response.decode()
+    assert ended.errors == ("RESPONSE_WITHHELD",)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=30),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+        max_leaves=9,
+    )
+)
+async def test_reading_for_names_keeps_json_as_it_is(value):
+    body = json.dumps([value, "Bob said"], ensure_ascii=False).encode(errors="replace")
+    clean, codes = await without_entities(body, KnownNames(), frozenset({"name"}))
+    assert json.loads(clean) == [*json.loads(body)[:-1], "[name] said"]
+    assert codes == ("REDACTED_NAME",)

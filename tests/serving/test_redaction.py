@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from noria.serving import redaction
 from noria.serving.redaction import Redactor, Redactors
-from noria.settings import Endpoint, Redaction
+from noria.settings import SPELLED, Endpoint, Redaction
 
-REDACTOR = Redactor(Redaction)
+REDACTOR = Redactor(SPELLED)
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
 
 emails = st.from_regex(r"[a-z][a-z0-9.+_-]{0,20}@[a-z0-9-]{1,15}(\.[a-z]{2,6}){1,2}", fullmatch=True)
@@ -92,7 +92,7 @@ def test_only_the_chosen_kinds_go():
 def test_national_numbers_are_known_in_the_regions_that_were_chosen():
     text = "ruf 030 901820 an"
     assert REDACTOR.text(text)[0] == text
-    assert Redactor(Redaction, regions=("DE", "US")).text(text)[0] == "ruf [phone] an"
+    assert Redactor(SPELLED, regions=("DE", "US")).text(text)[0] == "ruf [phone] an"
 
 
 def test_every_region_of_the_project_file_is_one_that_is_known():
@@ -107,7 +107,10 @@ def test_every_region_of_the_project_file_is_one_that_is_known():
 
 def test_each_endpoint_has_the_redactor_that_the_project_in_service_gives_it():
     def project(*kinds):
-        endpoints = {name: SimpleNamespace(redact=kinds, redact_regions=("US",)) for name in ("triage", "assistant")}
+        endpoints = {
+            name: SimpleNamespace(redact=kinds, redact_regions=("US",), redact_else="refuse")
+            for name in ("triage", "assistant")
+        }
         return SimpleNamespace(endpoints=endpoints)
 
     in_service = [project(Redaction.EMAIL)]

@@ -174,6 +174,12 @@ class LogUnavailable(NoriaError):
     code = "log_unavailable"
 
 
+class RedactionUnavailable(LogUnavailable):
+    """Names could not be looked for in a body, so it can't be written down and the request isn't taken."""
+
+    code = "redaction_unavailable"
+
+
 class StorageCorrupted(NoriaError):
     """A file of Noria's own can't be read back as it was written."""
 

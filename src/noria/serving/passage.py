@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from noria.domain.endpoint import Target
-from noria.domain.errors import LogUnavailable, NoriaError
+from noria.domain.errors import LogUnavailable, NoriaError, RedactionUnavailable
 from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.domain.price import Price
 from noria.ports import Clock
@@ -88,6 +88,8 @@ class Passages:
                 await self._recorder.intent(entry)
             else:
                 await self._recorder.outcome(entry)
+        except RedactionUnavailable:  # the log is there; this one body can't go into it
+            raise
         except LogUnavailable as error:
             self._refused = (self.clock.now_us(), error.problem)
             self.observer.log_refused("intent" if isinstance(entry, Intent) else "outcome")

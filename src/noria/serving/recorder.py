@@ -9,12 +9,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from noria.domain.errors import LogUnavailable
+from noria.domain.errors import LogUnavailable, RedactionUnavailable
 from noria.domain.inference import Feedback, Intent, Outcome
-from noria.ports import Clock, RecordSpool
+from noria.ports import Clock, EntityReader, RecordSpool
+from noria.serving.entities import marked, withheld, without_entities
 from noria.serving.payload import DATABRICKS_BYTES, Side, kept
 from noria.serving.redaction import Redactor
-from noria.settings import Redaction
+from noria.settings import SPELLED
 
 _THREAD_BYTES: Final = 64 << 10
 """Longer bodies are redacted in a thread of their own, so that no other request waits for them."""
@@ -38,6 +39,7 @@ class Recorder:
         redactors: Endpoint → what is taken out of its bodies; an endpoint that isn't in it gets the strictest.
         clock: For the times and ids of feedback.
         longest: Bytes of a body that are kept whole, as the project in service says at this moment.
+        reader: Finds names, for endpoints that ask for it.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Recorder:
         redactors: Mapping[str, Redactor],
         clock: Clock,
         longest: Callable[[], int] = lambda: LONGEST_BYTES,
+        reader: EntityReader | None = None,
     ) -> None:
         self._spool = spool
         self._redactors = redactors
         self._clock = clock
         self._longest = longest
-        self._strictest = Redactor(Redaction)
+        self._reader = reader
+        self._strictest = Redactor(SPELLED)
         self._under_way: dict[str, Redactor] = {}
 
     async def intent(self, intent: Intent) -> None:
@@ -61,7 +65,7 @@ class Recorder:
             LogUnavailable: It could not be written; the request must not be sent to a model.
         """
         redactor = self._redactors.get(intent.endpoint, self._strictest)
-        if len(intent.request) > _THREAD_BYTES:
+        if len(intent.request) > _THREAD_BYTES or redactor.asks:
             await _to_the_end(self._long_intent(redactor, intent))
             return
         request, codes = _clear(redactor, intent.request, self._longest(), Side.REQUEST)
@@ -74,18 +78,18 @@ class Recorder:
             LogUnavailable: It could not be written; the caller must not get the last byte.
         """
         redactor = self._under_way.get(outcome.request_id, self._strictest)
-        if len(outcome.response) > _THREAD_BYTES:
+        if len(outcome.response) > _THREAD_BYTES or redactor.asks:
             await _to_the_end(self._long_outcome(redactor, outcome))
             return
         response, codes = _clear(redactor, outcome.response, self._longest(), Side.RESPONSE)
         await self._append_outcome(outcome, response, codes)
 
     async def _long_intent(self, redactor: Redactor, intent: Intent) -> None:
-        request, codes = await asyncio.to_thread(_clear, redactor, intent.request, self._longest(), Side.REQUEST)
+        request, codes = await self._kept(redactor, intent.request, Side.REQUEST)
         await self._append_intent(redactor, intent, request, codes)
 
     async def _long_outcome(self, redactor: Redactor, outcome: Outcome) -> None:
-        response, codes = await asyncio.to_thread(_clear, redactor, outcome.response, self._longest(), Side.RESPONSE)
+        response, codes = await self._kept(redactor, outcome.response, Side.RESPONSE)
         await self._append_outcome(outcome, response, codes)
 
     async def _append_intent(self, redactor: Redactor, intent: Intent, request: bytes, codes: tuple[str, ...]) -> None:
@@ -113,6 +117,42 @@ class Recorder:
             self._under_way.pop(outcome.request_id, None)
             raise
         self._under_way.pop(outcome.request_id, None)
+
+    async def _kept(self, redactor: Redactor, body: bytes, side: Side) -> tuple[bytes, tuple[str, ...]]:
+        """A body as the log keeps it. For an endpoint that asks for names, what can't be read for them is not kept.
+
+        Raises:
+            RedactionUnavailable: It can't, and the endpoint refuses such a request. An answer is given all the same.
+        """
+        if not redactor.asks:
+            return await asyncio.to_thread(_clear, redactor, body, self._longest(), side)
+        clean, codes = await asyncio.to_thread(redactor.body, body)
+        try:
+            clean, more = await without_entities(clean, self._names(), redactor.asks)
+        except RedactionUnavailable:
+            if redactor.refuses and side is Side.REQUEST:
+                raise
+            return withheld(len(body)), (f"{side}_WITHHELD",)
+        rest, cut = kept(clean, self._longest(), side)
+        return rest, (*codes, *(code for code in more if code not in codes), *cut)
+
+    def _names(self) -> EntityReader:
+        if self._reader is None:
+            raise RedactionUnavailable("Nothing here looks for names.", "Leave name, location, organisation out.")
+        return self._reader
+
+    async def _said(self, redactor: Redactor, text: str) -> str:
+        """A comment as the log keeps it."""
+        clean = _clean(redactor, text)
+        if not redactor.asks:
+            return clean
+        try:
+            (found,) = await self._names().find([clean], redactor.asks)
+        except RedactionUnavailable:
+            if redactor.refuses:
+                raise
+            return "[withheld]"
+        return marked(clean, found)[0]
 
     async def feedback(
         self,
@@ -150,7 +190,7 @@ class Recorder:
             received_us=self._clock.now_us(),
             label=None if label is None else _clean(redactor, label),
             score=score,
-            comment=None if comment is None else _clean(redactor, comment),
+            comment=None if comment is None else await self._said(redactor, comment),
             source=source,
         )
         await self._spool.append(feedback)

@@ -14,9 +14,9 @@ import msgspec
 
 from noria.serving.national_ids import DIGIT_FIRST, LETTER_FIRST, LETTERS_THEN_DIGITS, national_id
 from noria.serving.secrets import SECRET, may_hold_secret
-from noria.settings import Project, Redaction, Region
+from noria.settings import READ, Project, RedactElse, Redaction, Region
 
-_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 """A string in valid JSON."""
 _FIELD_NUMBER: Final = re.compile(r'": ?-?[0-9]+')
 """The name of a field with a number after it: where nothing is escaped, no string holds such a thing."""
@@ -98,10 +98,14 @@ class Redactor:
     Args:
         kinds: What to take out.
         regions: Countries whose national phone numbers are known; international ones always are.
+        refuses: Whether a request in which names can't be looked for is refused, and not only kept out of the log.
     """
 
-    def __init__(self, kinds: Iterable[Redaction], regions: Sequence[str] = ("US",)) -> None:
+    def __init__(self, kinds: Iterable[Redaction], regions: Sequence[str] = ("US",), *, refuses: bool = True) -> None:
         chosen = set(kinds)
+        self.asks: frozenset[str] = frozenset(kind.value for kind in READ & chosen)
+        """What an EntityReader has to look for besides."""
+        self.refuses = refuses
         self._regions = tuple(regions)
         every: tuple[Rule, ...] = (
             (Redaction.CREDENTIAL, _Glance.may_be_secret, SECRET, _whole),
@@ -188,7 +192,7 @@ class Redactor:
             codes.update(found)
             return token if after == text else json.dumps(after)
 
-        clean = _TOKEN.sub(redacted, body)
+        clean = TOKEN.sub(redacted, body)
         return clean.encode(), tuple(sorted(codes))
 
     def _phone(self, found: re.Match[str], _: str) -> Span | None:
@@ -258,13 +262,14 @@ class Redactors(Mapping[str, Redactor]):
 
     def __init__(self, project: Callable[[], Project]) -> None:
         self._project = project
-        self._made: dict[tuple[tuple[Redaction, ...], tuple[Region, ...]], Redactor] = {}
+        self._made: dict[tuple[tuple[Redaction, ...], tuple[Region, ...], RedactElse], Redactor] = {}
 
     def __getitem__(self, endpoint: str) -> Redactor:
         asked = self._project().endpoints[endpoint]
-        wanted = asked.redact, asked.redact_regions
+        wanted = asked.redact, asked.redact_regions, asked.redact_else
         if wanted not in self._made:
-            self._made[wanted] = Redactor(*wanted)
+            refuses = asked.redact_else is RedactElse.REFUSE
+            self._made[wanted] = Redactor(asked.redact, asked.redact_regions, refuses=refuses)
         return self._made[wanted]
 
     def __iter__(self) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from noria.settings.basics import Duration, Name, Strict
-from noria.settings.log import Log, Redaction, Region, Telemetry
+from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import MonitorName, Monitors, RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.policy import Policy, PolicyRules
@@ -15,6 +15,8 @@ from noria.settings.project import Endpoint, Mlflow, Notify, Project, Task, Webh
 from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
 
 __all__ = [
+    "READ",
+    "SPELLED",
     "Auth",
     "Breaker",
     "Cache",
@@ -34,6 +36,7 @@ __all__ = [
     "PolicyRules",
     "Price",
     "Project",
+    "RedactElse",
     "Redaction",
     "Region",
     "Registered",

@@ -19,6 +19,24 @@ class Redaction(StrEnum):
     IBAN = "iban"
     CREDENTIAL = "credential"
     NATIONAL_ID = "national_id"
+    NAME = "name"
+    LOCATION = "location"
+    ORGANISATION = "organisation"
+
+
+READ: Final = frozenset({Redaction.NAME, Redaction.LOCATION, Redaction.ORGANISATION})
+"""What only a language model finds; it reads in a process of its own, and only where an endpoint asks for it."""
+SPELLED: Final = tuple(kind for kind in Redaction if kind not in READ)
+"""What is found by how it is written."""
+
+
+class RedactElse(StrEnum):
+    """What becomes of a request in which names could not be looked for."""
+
+    REFUSE = "refuse"
+    """It is answered with 503."""
+    WITHHOLD = "withhold"
+    """It is answered, and its body is kept out of the log."""
 
 
 _REGIONS: Final = frozenset(

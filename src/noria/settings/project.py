@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from noria.settings.basics import Duration, Name, Strict
-from noria.settings.log import Log, Redaction, Region, Telemetry
+from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import Monitors, RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.traffic import Limits, Routing, Server, Upstream, UpstreamKind
@@ -65,7 +65,14 @@ class Endpoint(Strict):
     group: str | None = Field(
         None, description="Key in a request's metadata that names its group, for fairness and by-group quality."
     )
-    redact: tuple[Redaction, ...] = Field(tuple(Redaction), description="What is taken out before anything is written.")
+    redact: tuple[Redaction, ...] = Field(
+        SPELLED,
+        description="What is taken out before anything is written; name, location and organisation need noria[pii].",
+    )
+    redact_else: RedactElse = Field(
+        RedactElse.REFUSE,
+        description="If names can't be looked for: refuse the request, or withhold its body from the log.",
+    )
     redact_regions: tuple[Region, ...] = Field(
         ("US",), description="Countries whose phone numbers are known as they are written there; +49 … always is."
     )

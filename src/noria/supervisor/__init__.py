@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from noria.domain.errors import NoriaError, Refused
-from noria.settings import Settings
+from noria.settings import READ, Settings
 from noria.supervisor.children import Child, mlflow_child, noria_child
 from noria.supervisor.listener import is_loopback, listen, url_of
 from noria.supervisor.upfile import Up, UpFile, running
@@ -86,11 +86,13 @@ class Supervisor:
         self._apis = [self._api(settings, f"api-{number}") for number in range(server.processes)]
         self._worker = noria_child("worker", "worker", settings)
         self._mlflow = mlflow_child(settings) if with_mlflow else None
+        asked = any(READ.intersection(endpoint.redact) for endpoint in settings.project.endpoints.values())
+        self._redactor = noria_child("redactor", "redactor", settings) if asked else None
 
     @property
     def children(self) -> list[Child]:
         """The processes in the order in which they are stopped."""
-        return [*self._apis, self._worker, *([self._mlflow] if self._mlflow else [])]
+        return [*self._apis, self._worker, *filter(None, (self._redactor, self._mlflow))]
 
     def _api(self, settings: Settings, name: str) -> Child:
         """An API process on our socket; each alone writes the spool that has its name."""
@@ -182,7 +184,7 @@ class Supervisor:
         if self._worker.down and self._ready and not self._hurry.is_set():
             self._worker.start()
         self._stop_together([self._worker], WORKER_STOP_S)
-        self._stop_together([self._mlflow] if self._mlflow else [], MLFLOW_STOP_S)
+        self._stop_together([*filter(None, (self._redactor, self._mlflow))], MLFLOW_STOP_S)
 
     def _stop_together(self, children: Sequence[Child], patience_s: float) -> None:
         """Stop processes at the same time."""
