@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.adapters.clock import SystemClock
-from noria.adapters.sql import SqlState, migrate
+from noria.adapters.sqlite import SqliteState, file_of, is_current
 from noria.domain.deployment import CommandLine
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, Meters, ModelHost, ModelRegistry, RecordStore, StateStore
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from noria.adapters.hosts import ProjectHost
     from noria.adapters.parquet import ParquetReader
     from noria.adapters.spool_reader import SpoolFolder
+    from noria.adapters.sql import SqlState
     from noria.adapters.telemetry import Telemetry
     from noria.adapters.upstreams import ProjectUpstream
     from noria.governance.cards import Cards
@@ -59,14 +60,22 @@ def clock() -> Clock:
     return SystemClock()
 
 
-def state(settings: Settings) -> SqlState:
+def state(settings: Settings) -> "SqliteState | SqlState":
     """The control plane's memory, its schema brought up to date."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    migrate(settings.state_url)
+    file = file_of(settings.state_url)
+    if file is None or not is_current(file):
+        from noria.adapters.sql import migrate
+
+        migrate(settings.state_url)
+    if file is not None:
+        return SqliteState(file, clock())
+    from noria.adapters.sql import SqlState
+
     return SqlState(settings.state_url, clock())
 
 
-def opened(root: Path) -> tuple[Settings, SqlState]:
+def opened(root: Path) -> tuple[Settings, "SqliteState | SqlState"]:
     """The project in service and its state; the file is read only if nothing was applied yet.
 
     So a file that somebody is in the midst of editing keeps no process from starting.

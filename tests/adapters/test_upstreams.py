@@ -216,9 +216,9 @@ async def test_a_name_that_changes_where_it_points_leads_nowhere(site: Site, mon
         site.has("u", f"http://models.example:{port}", private=True)
         await whole(await site.post("upstream:u/m"))
         await asyncio.sleep(0)
-        for session in site.upstream._elsewhere._sessions.values():
+        for session in site.upstream._elsewhere()._sessions.values():
             await session.close()
-        site.upstream._elsewhere._sessions.clear()
+        site.upstream._elsewhere()._sessions.clear()
         with pytest.raises(ForbiddenAddress, match=r"169\.254"):
             await site.post("upstream:u/m")
     assert len(asked) == 1

@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from fakes.state import FakeState
 from noria.adapters import schema
 from noria.adapters.sql import SqlState, migrate
+from noria.adapters.sqlite import SqliteState, file_of, is_current
 from noria.domain.audit import AuditEvent, AuditHead, broken_at
 from noria.domain.endpoint import Role, Route, Target, Wire
 from noria.domain.errors import Conflict, StateUnavailable, StorageCorrupted
@@ -50,7 +51,7 @@ def _empty_postgres():
     return POSTGRES
 
 
-KINDS = ["sqlite", "fake", *(["postgres"] if POSTGRES else [])]
+KINDS = ["sqlite", "light", "fake", *(["postgres"] if POSTGRES else [])]
 
 
 @pytest.fixture(params=KINDS)
@@ -58,9 +59,9 @@ def state(request, tmp_path):
     if request.param == "fake":
         yield FakeState(Ticking())
         return
-    url = f"sqlite:///{tmp_path}/state.db" if request.param == "sqlite" else _empty_postgres()
+    url = _empty_postgres() if request.param == "postgres" else f"sqlite:///{tmp_path}/state.db"
     migrate(url)
-    store = SqlState(url, Ticking())
+    store = SqliteState(file_of(url), Ticking()) if request.param == "light" else SqlState(url, Ticking())
     yield store
     store.close()
 
@@ -364,6 +365,45 @@ def test_the_account_can_be_read_with_any_sql_client(url):
     state.close()
 
 
+def test_only_a_plain_file_is_read_without_sqlalchemy(tmp_path):
+    assert file_of(f"sqlite:///{tmp_path}/state.db") == tmp_path / "state.db"
+    for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "postgresql+psycopg://host/noria"):
+        assert file_of(url) is None
+
+
+def test_whether_the_schema_is_current_is_found_out_without_touching_anything(url, tmp_path):
+    file = file_of(url)
+    assert not is_current(file)
+    assert not file.exists()
+    (tmp_path / "other.db").write_text("not a database, but long enough to be looked at")
+    assert not is_current(tmp_path / "other.db")
+    migrate(url)
+    assert is_current(file)
+
+
+def test_reading_without_sqlalchemy_tells_what_is_wrong_and_recovers(url):
+    file = file_of(url)
+    state = SqliteState(file, Ticking())
+    with pytest.raises(StateUnavailable, match="can't be used"):
+        state.revision()
+    assert not file.exists()
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with pytest.raises(StateUnavailable, match="no tables"):
+        state.revision()
+    migrate(url)
+    assert state.revision() == 0
+    with state.change("ana", "version.promoted", "triage/1") as change:
+        change.put(verdict())
+    assert state.get(Verdict, "v1") == verdict()
+    state.close()
+    state = SqliteState(file, Ticking())
+    file.write_bytes(b"not a database" * 1000)
+    with pytest.raises(StorageCorrupted, match="damaged"):
+        state.find(Verdict)
+    state.close()
+
+
 WRITER = """
 import sys
 from datetime import UTC, datetime
@@ -404,6 +444,6 @@ def test_a_writer_that_is_killed_leaves_whole_changes_only(url):
 
 
 def test_the_state_is_light_enough_for_the_api_process():
-    heavy = "('alembic', 'pandas', 'pyarrow', 'mlflow')"
-    code = f"import sys, noria.adapters.sql; print([m for m in {heavy} if m in sys.modules])"
+    heavy = "('sqlalchemy', 'alembic', 'pandas', 'pyarrow', 'mlflow')"
+    code = f"import sys, noria.adapters.sqlite; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

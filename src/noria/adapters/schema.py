@@ -11,12 +11,9 @@ from sqlalchemy import inspect as inspector
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from noria.domain.errors import Conflict, NoriaError, StateUnavailable, StorageCorrupted
-
-HEAD = "0001"
-"""The newest migration, so that a database that is up to date is opened without loading alembic."""
-BUSY_MS = 15_000
-"""How long a writer waits for another one on SQLite, milliseconds."""
+from noria.adapters.sqlite import HEAD
+from noria.adapters.trouble import BUSY_MS, explain
+from noria.domain.errors import StateUnavailable
 
 metadata = MetaData()
 nouns = Table(
@@ -112,21 +109,8 @@ def explained(url: URL) -> Iterator[None]:
         yield
     except (DBAPIError, sqlite3.Error) as error:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise _explain(url.render_as_string(hide_password=True), cause, error) from error
-
-
-def _explain(where: str, problem: str, error: Exception) -> NoriaError:
-    lowered = problem.lower()
-    if "not a database" in lowered or "malformed" in lowered or isinstance(error, IntegrityError):
-        return StorageCorrupted(
-            f"The state at {where} is damaged: {problem}.",
-            "Stop Noria and restore it from a backup; `sqlite3 state.db .recover` saves what is still readable.",
-        )
-    if "locked" in lowered:
-        return Conflict(f"The state at {where} stayed locked by another process.", "Try again.")
-    if "no such table" in lowered or "does not exist" in lowered:
-        return StateUnavailable(f"The state at {where} has no tables yet.", "Start Noria once (noria up) to make them.")
-    return StateUnavailable(f"The state at {where} can't be used: {problem}.", "Check that it is there and writable.")
+        where = url.render_as_string(hide_password=True)
+        raise explain(where, cause, error, corrupted=isinstance(error, IntegrityError)) from error
 
 
 def _upgrade(connection: Connection) -> None:

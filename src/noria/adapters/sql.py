@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.engine import Connection, make_url
 
 from noria.adapters.codec import decode, decode_event, encode, encode_event
 from noria.adapters.schema import audit, connect, events, explained, meta, migrate, nouns, writing
+from noria.adapters.sqlite import audit_event
 from noria.domain.audit import AuditEvent, AuditHead
-from noria.domain.errors import StorageCorrupted
 from noria.domain.events import Event
 from noria.ports import Clock
 
@@ -155,7 +155,8 @@ class SqlState:
             query = select(audit).where(audit.c.sequence > after).order_by(audit.c.sequence).limit(size)
             with self._reading() as connection:
                 rows = connection.execute(query).all()
-            yield from map(_audit_event, rows)
+            for row in rows:
+                yield audit_event(dict(row._mapping))
             if len(rows) < size:
                 return
             after = rows[-1].sequence
@@ -193,14 +194,3 @@ def _get(connection: Connection, kind: type[T], id: str) -> T | None:
     query = select(nouns.c.body).where((nouns.c.kind == kind.__name__) & (nouns.c.id == id))
     body = connection.execute(query).scalar()
     return None if body is None else decode(kind, body)
-
-
-def _audit_event(row: Row[Any]) -> AuditEvent:
-    fields = dict(row._mapping)
-    try:
-        at, evidence = datetime.fromisoformat(fields["at"]), json.loads(fields["evidence"])
-    except ValueError as error:
-        raise StorageCorrupted(
-            f"Audit event {row.sequence} can't be read: {error}.", "Restore the state from a backup."
-        ) from error
-    return AuditEvent(**fields | {"at": at, "evidence": evidence})
