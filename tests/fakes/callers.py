@@ -3,11 +3,15 @@
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 DEADLINE_S = 40.0
 """No answer takes longer: a caller who waits for more is an endless wait found."""
+CRAWL_S = 0.1
+"""Between two bytes that somebody reads who crawls."""
 
 
 @dataclass
@@ -65,11 +69,9 @@ class Callers:
         body: bytes = b"",
         *,
         method: str = "POST",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | None] | None = None,
         sent: int | None = None,
         leave_after: int | None = None,
-        pause_s: float = 0.0,
-        piece: int = 65536,
     ) -> Told:
         """Send one request on a connection of its own, and read what comes.
 
@@ -77,68 +79,83 @@ class Callers:
             path: As it goes on the wire.
             body: The request's.
             method: GET or POST.
-            headers: In place of, or beside, the usual ones; None for `content-length` leaves it away.
-            sent: Bytes of the body to send before leaving; None sends all of it.
+            headers: In place of the usual ones, or beside them; None leaves one out.
+            sent: Bytes of the body to send, and no more; None sends all of it.
             leave_after: Bytes of the answer's body after which the caller goes away; 0 leaves once all is sent.
-            pause_s: Between two reads, in seconds.
-            piece: Bytes of one read.
         """
+        told, head = self._begun(method, path, body, headers)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._converse(told, head, body[:sent], leave_after)
+        except TimeoutError:
+            raise AssertionError(f"{told.name} waited {DEADLINE_S:g} s for an answer") from None
+        return told
+
+    async def crawl(self, path: str, body: bytes) -> None:
+        """Send a request, and read what comes a byte at a time, until cancelled: what a server wrote before it gave the
+        caller up may lie in the system for long."""
+        told, head = self._begun("POST", path, body, None)
+        told.left = True
+        loop, sock = asyncio.get_running_loop(), socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # little room for what was not read
+        with sock, suppress(ConnectionError):
+            await loop.sock_connect(sock, ("127.0.0.1", self.port))
+            await loop.sock_sendall(sock, head + body)
+            said = b""
+            while byte := await loop.sock_recv(sock, 1):
+                said += byte
+                if said.endswith(b"\r\n\r\n") and not told.status:
+                    _read_head(said, told)
+                elif told.status:
+                    await asyncio.sleep(CRAWL_S)
+
+    def _begun(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str | None] | None
+    ) -> tuple[Told, bytes]:
+        """A request that is about to be sent, and its head."""
         told = Told(f"{self.prefix}.{next(self._numbers)}")
         self.told.append(told)
-        fields = {
+        usual = {
             "host": "127.0.0.1",
             "content-type": "application/json",
             "content-length": str(len(body)),
             "connection": "close",
             "x-client-request-id": told.name,
-        } | dict(headers or {})
-        how = _Reading(leave_after, pause_s, piece)
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                await self._converse(told, f"{method} {path} HTTP/1.1\r\n{head}\r\n", body, sent, how)
-        except TimeoutError:
-            raise AssertionError(f"{told.name} waited {DEADLINE_S:g} s for an answer") from None
-        return told
+        }
+        fields = {name: value for name, value in {**usual, **(headers or {})}.items() if value is not None}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        return told, "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    async def _converse(self, told: Told, head: str, body: bytes, sent: int | None, how: "_Reading") -> None:
+    async def _converse(self, told: Told, head: bytes, body: bytes, leave_after: int | None) -> None:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except ConnectionError:
             return
         try:
-            writer.write(head.encode("latin-1") + body[:sent])
+            writer.write(head + body)
             await writer.drain()
-            if sent is not None or how.leave_after == 0:
+            if leave_after == 0:
                 told.left = True
                 return
-            await _head(reader, told)
-            await _body(reader, told, how)
+            _read_head(await reader.readuntil(b"\r\n\r\n"), told)
+            await _read_body(reader, told, leave_after)
         except (ConnectionError, asyncio.IncompleteReadError):
             return
         finally:
-            if told.left and sent is None:
+            if told.left:
                 writer.transport.abort()
             writer.close()
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """How a caller reads: after how many bytes he leaves, how long he rests, how much he takes at once."""
-
-    leave_after: int | None
-    pause_s: float
-    piece: int
-
-
-async def _head(reader: asyncio.StreamReader, told: Told) -> None:
-    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    told.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+def _read_head(head: bytes, told: Told) -> None:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    told.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
     told.request_id = told.headers.get("x-request-id", "")
-    told.status = int(lines[0].split()[1])
+    told.status = int(first.split()[1])
 
 
-async def _body(reader: asyncio.StreamReader, told: Told, how: _Reading) -> None:
+async def _read_body(reader: asyncio.StreamReader, told: Told, leave_after: int | None) -> None:
     """What follows the head, up to where the caller leaves."""
     chunked = told.headers.get("transfer-encoding") == "chunked"
     left = int(told.headers.get("content-length", "0"))
@@ -148,14 +165,12 @@ async def _body(reader: asyncio.StreamReader, told: Told, how: _Reading) -> None
             told.body += (await reader.readexactly(size + 2))[:-2]
             told.whole = size == 0
         else:
-            data = await reader.read(min(how.piece, left)) if left else b""
+            data = await reader.read(min(left, 65536)) if left else b""
             left -= len(data)
             told.body += data
             told.whole = left == 0
             if not data and not told.whole:
                 return
-        if how.leave_after is not None and len(told.body) >= how.leave_after and not told.whole:
+        if leave_after is not None and len(told.body) >= leave_after and not told.whole:
             told.left = True
             return
-        if how.pause_s:
-            await asyncio.sleep(how.pause_s)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fakes.callers import Callers, Told
 from noria import bootstrap
 from noria.adapters.clock import SystemClock
@@ -127,6 +129,11 @@ class DataPlane:
         self.processes[name].send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
             self.processes[name].wait(PATIENCE_S)
+
+    def connections(self, name: str) -> int:
+        """Callers' connections that a process holds."""
+        open_ = psutil.Process(self.processes[name].pid).net_connections("tcp")
+        return sum(c.laddr.port == self.port and c.status == psutil.CONN_ESTABLISHED for c in open_)
 
     async def ended(self, name: str) -> int:
         """Wait for a process's end; its exit code."""

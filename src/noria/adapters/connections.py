@@ -17,6 +17,8 @@ from noria.ports import Chunks
 REMEDY = "The worker starts it again by itself; see noria status if this goes on."
 MOST_AHEAD = 256 * 1024
 """Bytes of an answer that may wait to be read before the server is made to wait."""
+MOST_HEAD = 64 * 1024
+"""Bytes that may come before status and headers are whole."""
 _INFORMATIONAL = 200
 
 
@@ -152,12 +154,14 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._framed = self._reusable = self._paused = False
         self._idle_since = 0.0
+        self._head = 0
 
     def send(self, request: bytes, timeout_s: float) -> Exchange:
         """Begin an exchange; only if none is under way."""
         exchange = self._exchange = Exchange(self)
         exchange.expire_in(timeout_s, self._expire)
         self._framed = self._reusable = False
+        self._head = 0
         self._transport.write(request)
         return exchange
 
@@ -204,12 +208,20 @@ class Connection(asyncio.Protocol):
             self.fail(_broke_off(self.url, f"not HTTP ({type(error).__name__})"))
             return
         if self._busy:
+            if not self._exchange.status:
+                self._head_goes_on(len(data))
             return
         if self._reusable and not self._transport.is_closing():
             self._idle_since = self._loop.time()
             self._owner.released(self)
         else:
             self.abort()
+
+    def _head_goes_on(self, size: int) -> None:
+        """Give up a server whose headers never end."""
+        self._head += size
+        if self._head > MOST_HEAD:
+            self.fail(_broke_off(self.url, f"headers longer than {MOST_HEAD} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio. An answer without a length ends with its connection."""

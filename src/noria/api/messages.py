@@ -95,49 +95,52 @@ class Request:
         if self.header(b"content-encoding") not in ("", "identity"):
             raise UnsupportedMedia("Compressed bodies can't be read.", "Send the body without Content-Encoding.")
         if self.line is not None and self.line.whole:
-            return await self._read(most)
-        declared = self.header(b"content-length")
-        try:
-            async with asyncio.timeout(slow_s):
-                if declared.isdigit() and int(declared) > most:
-                    if self.header(b"expect").lower() != "100-continue":
-                        await self._discard()
-                    raise _too_large(most)
-                return await self._read(most)
-        except TimeoutError:
-            raise RequestTimeout(
-                f"The body did not arrive within {slow_s:g} seconds.", "Send it again, faster."
-            ) from None
+            body, more = await self._read(most)
+        else:
+            body, more = await self._arriving(most, slow_s)
+        if body is None:
+            await self._discard(more)
+            raise _too_large(most)
+        return body
 
     async def gone(self) -> None:
         """Return when the caller has closed the connection; to be called once the body is read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _read(self, most: int) -> bytes:
+    async def _arriving(self, most: int, slow_s: float) -> tuple[bytes | None, bool]:
+        """The same as `_read` of a body that may not be there yet, or is said to be too long."""
+        declared = self.header(b"content-length")
+        if declared.isdigit() and int(declared) > most:
+            return None, self.header(b"expect").lower() != "100-continue"
+        try:
+            async with asyncio.timeout(slow_s):
+                return await self._read(most)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"The body did not arrive within {slow_s:g} seconds.", "Send it again, faster."
+            ) from None
+
+    async def _read(self, most: int) -> tuple[bytes | None, bool]:
+        """The body, None if it is too long; and whether more of it follows."""
         first = await self._next()
-        body = first.get("body", b"")
-        if not first.get("more_body", False) and len(body) <= most:
-            return bytes(body)
-        pieces, size, more = [body], len(body), first.get("more_body", False)
+        body, more = first.get("body", b""), first.get("more_body", False)
+        if not more and len(body) <= most:
+            return bytes(body), False
+        pieces, size = [body], len(body)
         while more and size <= most:
             message = await self._next()
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             more = message.get("more_body", False)
-        if size > most:
-            pieces.clear()
-            if more:
-                await self._discard()
-            raise _too_large(most)
-        return b"".join(pieces)
+        return (b"".join(pieces) if size <= most else None), more
 
-    async def _discard(self) -> None:
-        """Listen to the rest of the body for a while and keep nothing of it."""
+    async def _discard(self, more: bool) -> None:
+        """If more of the body follows, listen to it for a while and keep nothing of it."""
         try:
             async with asyncio.timeout(DISCARD_S):
-                while (await self._next()).get("more_body", False):
-                    pass
+                while more:
+                    more = (await self._next()).get("more_body", False)
         except TimeoutError:
             pass
 
