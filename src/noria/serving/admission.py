@@ -14,7 +14,7 @@ from noria.domain.key import NOBODY, ApiKey
 from noria.serving import bodies, wires
 from noria.serving.allowance import Charge
 from noria.serving.cache import wish
-from noria.serving.calls import Order
+from noria.serving.orders import Order
 from noria.serving.passage import Passages
 from noria.serving.router import Router
 from noria.serving.rules import Rules
@@ -154,7 +154,7 @@ class Admission:
         asked = None
         if rules.cache is not None:
             asked = wish(rules.cache, target.ref, inbound.form, call, inbound.header(b"cache-control"))
-        return Order(route, target, call, intent, rules.timeout_s, inbound.trace.state, charge, asked)
+        return Order(route, target, call, intent, rules, inbound.trace.state, charge, asked)
 
     def refused(self, inbound: Inbound, endpoint: str, received_us: int, error: NoriaError) -> Intent:
         """The intent of a request that no version was picked for, under the champion if there is one."""

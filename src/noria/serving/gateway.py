@@ -15,7 +15,8 @@ from noria.domain.inference import OutcomeKind
 from noria.domain.limits import Standing
 from noria.serving.admission import Admission, Inbound
 from noria.serving.cache import Kept
-from noria.serving.calls import Answered, Caller, Order
+from noria.serving.calls import Caller
+from noria.serving.orders import Answered, Order
 from noria.serving.passage import REST_US, Passage, Passages, our_fault
 from noria.serving.replies import Reply, passes_on
 from noria.serving.retries import CallFailed

@@ -115,10 +115,11 @@ class Router:
         """The rules for the endpoint's requests; it must be one of the project."""
         return self.snapshot.rules[endpoint]
 
-    def fallback(self, endpoint: str, wire: Wire) -> Target | None:
-        """Who answers in another endpoint's stead; None if there is nobody who understands the same requests."""
-        route = self.snapshot.routes.get(endpoint)
-        return route.champion if route is not None and route.wire is wire else None
+    def fallback(self, endpoint: str, wire: Wire) -> tuple[Target, Rules] | None:
+        """Who answers in another endpoint's stead, and by which rules; None if nobody there understands the request."""
+        snapshot = self.snapshot
+        route, rules = snapshot.routes.get(endpoint), snapshot.rules.get(endpoint)
+        return (route.champion, rules) if route is not None and rules is not None and route.wire is wire else None
 
     def price(self, endpoint: str, ref: str) -> Price | None:
         """What the tokens of a version cost that answers for an endpoint; None if nobody knows."""

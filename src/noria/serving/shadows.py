@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from noria.serving.calls import Order
+from noria.serving.orders import Order
 from noria.serving.passage import Passages
 from noria.serving.tracing import child_span
 
