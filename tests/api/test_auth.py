@@ -177,6 +177,7 @@ async def test_every_address_of_the_app_is_protected_as_the_table_says(site):
     assert found == wanted
     assert all(needed(a.path.replace("{endpoint}", "x")) is Right.INFER for a in ADDRESSES)
     assert needed("/feedback") is Right.FEEDBACK
+    assert needed("/endpoints/invocations") is Right.VIEW  # the page of an endpoint of that name
 
 
 @pytest.mark.parametrize("path", ["//predict", "/predict/../metrics", "/V1/models", "/metrics/", "/livez/", "/api"])

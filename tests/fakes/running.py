@@ -66,6 +66,8 @@ class Running:
     url: str = ""
     begins_with: tuple[str, ...] = ()
     """Words before the command, for example a shell that changes what it inherits."""
+    key: str = ""
+    """The API key that requests are sent with; empty for none."""
 
     def start(self, timeout_s: float = 120) -> "Running":
         """Bring the project up and wait until it is ready."""
@@ -103,9 +105,10 @@ class Running:
     ) -> tuple[int, Any, Mapping[str, str]]:
         """Send one request on a connection of its own; status 0 if the connection broke."""
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        mine = {"authorization": f"Bearer {self.key}"} if self.key else {}
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         try:
-            connection.request(method, path, raw, {"content-type": "application/json", **(headers or {})})
+            connection.request(method, path, raw, {"content-type": "application/json", **mine, **(headers or {})})
             reply = connection.getresponse()
             text = reply.read()
         except (OSError, http.client.HTTPException):

@@ -67,11 +67,11 @@ def needed(path: str) -> Right | None:
     """The right that an address needs; None if it is open to anybody."""
     if path in OPEN:
         return None
-    if path.startswith("/endpoints/") and path.endswith("/invocations"):
-        return Right.INFER
     right = RIGHTS.get(path)
     if right is not None:
         return right
+    if path.startswith("/endpoints/") and address(path) is not None:  # below it are the console's pages, too
+        return Right.INFER
     return next((right for start, right in BELOW if path.startswith(start)), Right.MANAGE)
 
 
