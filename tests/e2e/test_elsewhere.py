@@ -10,7 +10,9 @@ import openai
 import pytest
 
 from fakes.azure import azure
+from fakes.models import WORDS, classifier
 from fakes.running import Running, noria
+from noria.adapters.packages import SAFE_TYPES
 from noria.adapters.processes import birth
 
 SERVER = Path(__file__).parents[1] / "fakes" / "serve_chat.py"
@@ -134,7 +136,99 @@ def test_a_command_answers_through_noria_and_another_one_replaces_it(tmp_path: P
 
     shop.wait_until(replaced, 90)
     shop.wait_until(lambda: shop.endpoint()["champion"]["version"] == "2", 90)
-    assert chat(shop, "hello").parse().choices[0].message.content == "Kindly. You said: hello"
+    kindly = "Kindly. You said: hello"  # an API process sees a new route within a moment
+    shop.wait_until(lambda: chat(shop, "hello").parse().choices[0].message.content == kindly, 10)
     pid = shop.processes()["assistant/2"]
     shop.stop()
     assert birth(pid) is None
+
+
+REGISTERED = """
+project: shop
+server: {{port: 0}}
+endpoints:
+  triage:
+    task: classification
+    policy: policies/assistant.yaml
+    holdout: held.csv
+    registered: {{version: "{version}"}}
+    rollout: {{shadow_requests: 0, steps: [50], step_requests: 1}}
+"""
+
+
+def log_theirs(root: Path, name: str, *, pickled: bool, tags: dict[str, str]) -> str:
+    """What a team without Noria does: log a model to MLflow and register it. Returns the version."""
+    from noria.adapters.mlflow_client import connect, load_mlflow
+
+    uri = f"sqlite:///{root / '.noria' / 'mlflow.db'}"
+    client, mlflow = connect(uri), load_mlflow("sklearn", "pyfunc")
+    mlflow.set_tracking_uri(uri)
+    try:
+        if client.get_experiment_by_name("theirs") is None:
+            client.create_experiment("theirs", artifact_location=(root / "theirs").as_uri())
+        with mlflow.start_run(experiment_id=client.get_experiment_by_name("theirs").experiment_id):
+            logged = mlflow.sklearn.log_model(
+                classifier(),
+                name="model",
+                pip_requirements=[],
+                serialization_format="cloudpickle" if pickled else "skops",
+                skops_trusted_types=None if pickled else sorted(SAFE_TYPES),
+            )
+            known = {model.name for model in client.search_registered_models()}
+            if name not in known:
+                client.create_registered_model(name)
+            location = client.get_logged_model(logged.model_id).artifact_location
+            made = client.create_model_version(name, location, tags=tags, model_id=logged.model_id)
+    finally:
+        mlflow.set_tracking_uri(None)
+    return str(made.version)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_version_that_others_registered_is_served_and_its_pickle_only_on_somebodys_word(
+    tmp_path: Path, up: list[Running]
+) -> None:
+    shop = project(tmp_path / "shop", REGISTERED.format(version="1"))
+    (shop.root / ".noria").mkdir()
+    rows = [(word, label) for label, words in WORDS.items() for word in words.split()]
+    held = "".join(f"{word} {n},{label}\n" for n in range(25) for word, label in rows)
+    (shop.root / "held.csv").write_text("text,label\n" + held)
+    assert log_theirs(shop.root, "triage", pickled=False, tags={"license": "BSD-3-Clause"}) == "1"
+    up.append(shop.start())
+    status, said, headers = shop.post("/predict", {"input": "good nice"})
+    assert (status, said, headers["x-noria-version"]) == (200, "positive", "triage/1")
+
+    assert log_theirs(shop.root, "triage", pickled=True, tags={}) == "2"
+    (shop.root / "noria.yaml").write_text(REGISTERED.format(version="2"))
+    noria(shop.root, "apply", "--yes")
+    shop.wait_until(lambda: any(v["version"] == "2" for v in shop.status()["verdicts"]), 60)
+    verdict = next(v for v in shop.status()["verdicts"] if v["version"] == "2")
+    reasons = " ".join(verdict["reasons"])
+    assert verdict["passed"] is False
+    assert "can run code" in reasons
+    assert "noria.licence" in reasons
+    assert shop.endpoint()["champion"]["version"] == "1"
+
+    more = ("--licence", "MIT", "--source", "the other team")
+    refused = noria(shop.root, "model", "add", "triage", str(_files(shop.root, "2")), *more, check=False)
+    assert (refused.returncode, "can run code" in refused.stderr) == (1, True)
+    answered = ("--trust", "--by", "Ada", "--reason", "trained by our own team")
+    noria(shop.root, "model", "add", "triage", str(_files(shop.root, "2")), *more, *answered)
+
+    def promoted() -> bool:
+        shop.post("/predict", {"input": "awful"})
+        return bool(shop.endpoint()["champion"]["version"] == "3")
+
+    shop.wait_until(promoted, 90)
+    shop.wait_until(lambda: shop.post("/predict", {"input": "good"})[2].get("x-noria-version") == "triage/3", 10)
+    entries = noria(shop.root, "audit", "show").stdout
+    assert "Ada" in entries
+
+
+def _files(root: Path, version: str) -> Path:
+    """Where a version's files are."""
+    from noria.adapters.mlflow_client import connect
+
+    client = connect(f"sqlite:///{root / '.noria' / 'mlflow.db'}")
+    return Path(client.get_model_version_download_uri("triage", version).removeprefix("file://"))
