@@ -142,7 +142,7 @@ async def test_of_a_body_beyond_the_limit_the_beginning_is_kept_with_its_size_an
     await limited(spool, 5000).outcome(outcome(1, response=body))
     begun, ended = written(spool)
     assert begun.request == ended.response
-    told = json.loads(begun.request)["noria_truncated"]
+    told = json.loads(begun.request)["truncated"]
     assert (told["bytes"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
     assert body.decode().startswith(told["first"])
     assert 4000 < len(begun.request) <= 5000
@@ -154,7 +154,7 @@ async def test_a_long_body_is_redacted_before_it_is_cut(spool):
     body = b'{"input":"' + b"x" * 4800 + b" jo@example.com" * 40 + b'"}'
     await limited(spool, 5000).intent(intent(1, request=body))
     (begun,) = written(spool)
-    first = json.loads(begun.request)["noria_truncated"]["first"]
+    first = json.loads(begun.request)["truncated"]["first"]
     assert "jo@" not in first
     assert first.endswith(("x", "[email]", " "))
     assert begun.errors == ("REDACTED_EMAIL", "MAX_REQUEST_SIZE_EXCEEDED", "REQUEST_TRUNCATED")
@@ -162,7 +162,7 @@ async def test_a_long_body_is_redacted_before_it_is_cut(spool):
 
 async def test_no_body_is_so_strange_that_its_beginning_cannot_be_kept(spool):
     await limited(spool, 1024).intent(intent(1, request=b"\xff" * 5000))
-    assert json.loads(written(spool)[0].request)["noria_truncated"]["bytes"] == 5000
+    assert json.loads(written(spool)[0].request)["truncated"]["bytes"] == 5000
 
 
 # --- names ---
@@ -216,7 +216,7 @@ async def test_or_it_is_kept_out_of_the_log_as_the_endpoint_says(spool):
     await recorder.intent(intent(1, request=PEOPLE))
     said = await recorder.feedback(request_id="r", endpoint="triage", comment="Bob says so")
     begun = written(spool)[0]
-    assert json.loads(begun.request)["noria_withheld"]["bytes"] == len(PEOPLE)
+    assert json.loads(begun.request)["withheld"]["bytes"] == len(PEOPLE)
     assert begun.errors == ("REQUEST_WITHHELD",)
     assert said.comment == "[withheld]"
 

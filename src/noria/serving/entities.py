@@ -12,7 +12,7 @@ from noria.serving.redaction import TOKEN
 
 Found = Sequence[tuple[int, int, str]]
 """From, to, and which kind."""
-WITHHELD: Final = "noria_withheld"
+WITHHELD: Final = "withheld"
 """The one key of what stands for a body that could not be read for names and so isn't kept."""
 _PROSE: Final = re.compile(r"[^\W\d_].*\s|\s.*[^\W\d_]|[A-Z][a-z]+$", re.DOTALL)
 """Words, or a single one that begins with a capital: identifiers and numbers are not read."""

@@ -18,7 +18,7 @@ import msgspec
 
 DATABRICKS_BYTES: Final = 1 << 20
 """Bodies beyond this are not in the inference tables of Databricks, which names the same code."""
-TRUNCATED: Final = "noria_truncated"
+TRUNCATED: Final = "truncated"
 """The one key of what stands for a body that was too long."""
 _HALF_A_MARK: Final = re.compile(r"\[[a-z_]{0,16}$")
 
