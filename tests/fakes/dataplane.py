@@ -176,13 +176,21 @@ class DataPlane:
         found = DeltaStore(self.tables).scan("inference", columns=COLUMNS).to_pylist()
         return [row for row in found if (row["client_request_id"] or "").startswith(prefix)]
 
-    def check(self, callers: Callers, reached: Collection[str] = (), unrecorded: Collection[str] = ()) -> Account:
+    def check(
+        self,
+        callers: Callers,
+        reached: Collection[str] = (),
+        unrecorded: Collection[str] = (),
+        perhaps: Collection[str] = (),
+    ) -> Account:
         """Compare the settled log with what callers were told.
 
         Args:
             callers: Who asked.
             reached: Noria's ids of the requests that model servers saw.
             unrecorded: Names of requests whose right answer leaves no record, such as one for no endpoint at all.
+            perhaps: Names of requests that were told that the log can't be written: before their intent, or after it;
+                if the process was killed before it could, their record is that they were interrupted.
 
         Raises:
             AssertionError: A record is missing, there twice, made up, or says another status than the caller heard.
@@ -191,14 +199,16 @@ class DataPlane:
         ids = Counter(row["databricks_request_id"] for row in rows)
         names = Counter(row["client_request_id"] for row in rows)
         told = {one.name: one for one in callers.told}
-        answered = {one.request_id for one in callers.told if one.status and one.name not in unrecorded}
+        answered = {one.request_id for one in callers.told if one.status and one.name not in {*unrecorded, *perhaps}}
         missing = (answered | set(reached)) - ids.keys()
         double = [name for name, count in (ids + names).items() if count > 1]
         assert not missing, f"{len(missing)} records are missing"
         assert not double, f"there twice: {double}"
         assert names.keys() <= told.keys() - set(unrecorded), "a record is there that nobody asked for"
         for row in rows:
-            _agree(row, told[row["client_request_id"]])
+            name = row["client_request_id"]
+            if row["outcome"] != "interrupted" or name not in perhaps:
+                _agree(row, told[name])
         self._check_sequences()
         return Account(len(told), len(rows), len(missing), len(double))
 
