@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fakes.site import running
-from fakes.upstream import labels, talker
+from fakes.upstream import Script, Step, labels, talker
 from noria.api.problems import STATUS, explain, status_of
 from noria.domain import errors
 from noria.domain.errors import NoriaError
@@ -121,3 +121,20 @@ def test_an_api_process_stays_light():
 
 def every(kind: type) -> list[type]:
     return [kind, *(found for below in kind.__subclasses__() for found in every(below))]
+
+
+async def test_the_metrics_show_breakers_streams_and_why_requests_failed(tmp_path):
+    hello = [{"role": "user", "content": "hello"}]
+    async with running(tmp_path, lambda _: Script(before=Step.CUT), talker("hi")) as site:
+        for _ in range(6):
+            await site.post("/predict", {"input": "a"})
+        streamed = {"model": "assistant", "stream": True, "messages": hello}
+        async with site.http.post(site.url + "/v1/chat/completions", json=streamed) as response:
+            assert (await response.read()).endswith(b"[DONE]\n\n")
+        _, body, _ = await site.get("/metrics")
+    shown = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in body.decode().splitlines()}
+    for model in ("triage", "assistant"):
+        assert shown[f'noria_breaker_state{{model="{model}",state="closed",version="1"}}'] == "1.0"
+    assert shown["noria_streams_in_flight"] == "0.0"
+    assert float(shown['noria_errors_total{code="upstream_failed",endpoint="triage"}']) >= 5
+    assert any(name.startswith('noria_time_to_first_token_seconds_count{endpoint="assistant"') for name in shown)

@@ -1,8 +1,7 @@
-"""Records as OpenTelemetry spans and histograms, and the exporters that take them: OTLP over HTTP, Azure Monitor.
+"""Records as OpenTelemetry spans, and the exporters that take them: OTLP over HTTP, Azure Monitor.
 
-A span is written when its request is over, with the times of the record. Histograms are the SDK's own, which sends them
-at `OTEL_METRIC_EXPORT_INTERVAL`; the exporters read the standard variables for headers, certificates, compression and
-timeouts themselves.
+A span is written when its request is over, with the times of the record. The exporters are the SDK's own and read the
+standard variables for headers, certificates, compression and timeouts themselves.
 """
 
 import logging
@@ -13,13 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
-from opentelemetry.metrics import Histogram
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     MetricExporter,
     MetricExportResult,
     MetricsData,
-    PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -32,20 +28,12 @@ from noria.adapters.genai import Places
 from noria.adapters.outlet import Record
 from noria.domain.endpoint import Role
 from noria.domain.errors import InvalidProject, MissingExtra
-from noria.domain.inference import Intent, Outcome
+from noria.domain.inference import Intent
 from noria.settings import Settings
 
 SCOPE: Final = InstrumentationScope("noria", version("noria"))
 FIRST_TOKEN: Final = "first_token"  # noqa: S105 (no password)
 """The event of a span at which the first streamed content went out."""
-SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-TOKENS: Final = tuple(float(4**power) for power in range(14))
-FIRST_TOKEN_SECONDS: Final = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
-    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
-)
-TOKEN_SECONDS: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-"""Bucket boundaries as the conventions give them."""
 _UNSET, _ERROR = Status(StatusCode.UNSET), StatusCode.ERROR
 _NO_REASON: Final = ("Failed to export spans batch due to", "Failed to export metrics batch due to", "Shutdown in")
 """How the exporter begins to say that it gave up, after it has said why."""
@@ -113,63 +101,6 @@ class SpanOutlet:
         if not spans or self._exporter.export(spans) is SpanExportResult.SUCCESS:
             return ""
         return self._said.text or "it was not taken"
-
-
-class Histograms:
-    """The conventions' metrics.
-
-    Args:
-        places: Who runs the models.
-        sender: Who sends.
-        exporters: Whom they go to.
-        interval_s: Between two exports, seconds; None for the SDK's own rule.
-    """
-
-    def __init__(
-        self, places: Places, sender: Resource, exporters: Sequence[MetricExporter], interval_s: float | None = None
-    ) -> None:
-        self._places = places
-        interval_ms = None if interval_s is None else interval_s * 1000
-        readers = [PeriodicExportingMetricReader(e, export_interval_millis=interval_ms) for e in exporters]
-        self._provider = MeterProvider(readers, sender, shutdown_on_exit=False)
-        meter = self._provider.get_meter(SCOPE.name, SCOPE.version)
-
-        def histogram(name: str, unit: str, description: str, bounds: Sequence[float]) -> Histogram:
-            return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=list(bounds))
-
-        self._duration = histogram(
-            "gen_ai.client.operation.duration", "s", "From a request's arrival to its last byte.", SECONDS
-        )
-        self._tokens = histogram("gen_ai.client.token.usage", "{token}", "Tokens of a request and its answer.", TOKENS)
-        self._first = histogram(
-            "gen_ai.server.time_to_first_token", "s", "To the first streamed content.", FIRST_TOKEN_SECONDS
-        )
-        self._per_token = histogram(
-            "gen_ai.server.time_per_output_token", "s", "Of a stream, for each token after the first.", TOKEN_SECONDS
-        )
-
-    def send(self, records: list[Record]) -> str:
-        """Count records in."""
-        for intent, outcome in records:
-            self._count(intent, outcome)
-        return ""
-
-    def close(self, timeout_s: float) -> None:
-        """Export once more."""
-        self._provider.shutdown(timeout_millis=timeout_s * 1000)
-
-    def _count(self, intent: Intent, outcome: Outcome) -> None:
-        doing = genai.operation(self._places, intent, outcome, genai.sent(intent.request))
-        which = genai.dimensions(self._places, intent, outcome, doing)
-        self._duration.record(outcome.duration_us / 1e6, which)
-        for kind, tokens in (("input", outcome.input_tokens), ("output", outcome.output_tokens)):
-            if tokens is not None:
-                self._tokens.record(tokens, {**which, genai.TOKEN_TYPE: kind})
-        if outcome.ttft_us is not None:
-            self._first.record(outcome.ttft_us / 1e6, which)
-            if outcome.output_tokens is not None and outcome.output_tokens > 1:
-                rest_s = (outcome.duration_us - outcome.ttft_us) / 1e6
-                self._per_token.record(rest_s / (outcome.output_tokens - 1), which)
 
 
 class WatchedExporter(MetricExporter):

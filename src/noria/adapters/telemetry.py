@@ -29,7 +29,7 @@ class Telemetry:
     Args:
         outlets: They.
         metrics: Name → why metrics are not taken at the moment, empty if they are.
-        finish: What to do at the very end, within that many seconds.
+        finish: What to do at the very end, until that moment of the monotonic clock.
         problems: What was asked for and can't be done at all.
     """
 
@@ -63,7 +63,7 @@ class Telemetry:
         deadline = time.monotonic() + CLOSE_S
         for outlet in self._outlets:
             outlet.close(deadline)
-        self._finish(max(0.1, deadline - time.monotonic()))
+        self._finish(deadline)
 
 
 def telemetry(
@@ -74,32 +74,33 @@ def telemetry(
     Args:
         settings: The project in service.
         experiment: Says, by its id, which of MLflow's experiments traces belong to; called only if MLflow gets any.
-        metrics_every_s: Between two exports of metrics, seconds; None for OpenTelemetry's own rule, a minute.
+        metrics_every_s: Between two exports of metrics, seconds; None for OTEL_METRIC_EXPORT_INTERVAL, a minute.
     """
     asked = settings.project.telemetry
     if not (settings.otlp_traces_url or settings.azure_monitor or asked.mlflow_sample):
         return None
-    from noria.adapters.opentelemetry import Histograms, SpanOutlet, resource, span
+    from noria.adapters.genai_metrics import Histograms
+    from noria.adapters.opentelemetry import SCOPE, SpanOutlet, resource, span
 
     places, sender = Places(settings.project), resource(settings)
     ways, problems = _ways(settings)
-    outlets = [
-        Outlet(
-            way.name, SpanOutlet(way.spans, lambda r: span(places, sender, r, asked.payloads), way.said).send, _traced
-        )
-        for way in ways
-    ]
-    histograms = Histograms(places, sender, [way.metrics for way in ways], metrics_every_s)
-    if ways:
-        outlets.append(Outlet("metrics", histograms.send))
+    outlets: list[Outlet] = []
+    counting: list[Histograms] = []
+    for way in ways:
+        spans = SpanOutlet(way.spans, lambda record: span(places, sender, record, asked.payloads), way.said)
+        every_s = settings.metrics_every_s if metrics_every_s is None else metrics_every_s
+        counting.append(Histograms(places, sender, SCOPE, way.metrics, every_s))
+        outlets.append(Outlet(way.name, spans.send, _traced))
+        outlets.append(Outlet(f"{way.name}_metrics", counting[-1].send))
     if asked.mlflow_sample:
         from noria.adapters.mlflow_traces import RATE, WAITING, MlflowTraces, sampled
 
         traces = MlflowTraces(settings.tracking_uri, experiment, places, sender)
         outlets.append(Outlet("mlflow", traces.send, sampled(asked.mlflow_sample), capacity=WAITING, rate=RATE))
 
-    def finish(seconds: float) -> None:
-        histograms.close(seconds)
+    def finish(deadline: float) -> None:
+        for histograms in counting:
+            histograms.close(max(0.1, deadline - time.monotonic()))
         for way in ways:
             way.spans.shutdown()
             way.said.close()

@@ -145,6 +145,12 @@ class Settings(BaseModel):
         return f"{base.rstrip('/')}/v1/{signal}" if base else ""
 
     @property
+    def metrics_every_s(self) -> float:
+        """Between two exports of metrics, seconds: OTEL_METRIC_EXPORT_INTERVAL, which counts milliseconds."""
+        said = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "")
+        return max(int(said) / 1000, 0.1) if said.isascii() and said.isdigit() else 60.0
+
+    @property
     def azure_monitor(self) -> str:
         """Connection string of Azure Monitor; empty if nothing goes there."""
         return os.environ.get("APPLICATIONINSIGHTS_CONNECTION_STRING", "")
