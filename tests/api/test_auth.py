@@ -1,22 +1,29 @@
 """Nobody gets in without a key once there is one: every address, every header, every way in which a key ends."""
 
 import base64
+import io
 import json
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import openai
 import pytest
 
 from fakes.site import running, until
+from fakes.state import FakeState
+from fakes.story import PROJECT
 from fakes.upstream import labels, talker
 from noria.adapters.clock import SystemClock
 from noria.api.addresses import ADDRESSES
-from noria.api.auth import OPEN, needed
-from noria.domain.errors import StateUnavailable
+from noria.api.auth import OPEN, Door, needed
+from noria.api.messages import Request
+from noria.api.problems import ForbiddenOrigin
+from noria.domain.errors import StateUnavailable, Unauthenticated
 from noria.domain.key import KeyRole, Right
 from noria.governance import keys
+from noria.serving.router import Router
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -229,3 +236,62 @@ async def test_the_official_client_understands_what_it_is_told(site):
         answer = await client.chat.completions.create(model="assistant", messages=HELLO)
     assert answer.choices[0].message.content == "hi"
     assert site.intents[-1].requester == "chat"
+
+
+async def test_azures_client_is_known_by_its_own_header(site):
+    token = await key(site)
+    azure = {"azure_endpoint": site.url, "api_version": "2024-10-21", "max_retries": 0}
+    async with openai.AsyncAzureOpenAI(**azure, api_key=token) as client:
+        answer = await client.chat.completions.create(model="assistant", messages=HELLO)
+        assert answer.choices[0].message.content == "hi"
+    async with openai.AsyncAzureOpenAI(**azure, api_key="wrong") as client:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            await client.chat.completions.create(model="assistant", messages=HELLO)
+    assert caught.value.code == "invalid_api_key"
+    assert [intent.requester for intent in site.intents] == ["shop"]
+
+
+async def test_a_body_that_is_still_on_its_way_does_not_keep_its_sender_from_the_answer(site):
+    await key(site)
+    status, said, _ = await site.post("/predict", data=io.BytesIO(b"x" * 5_000_000))
+    assert (status, said["error_code"]) == (401, "unauthenticated")
+
+
+def asked(path: str, **headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "GET", "path": path, "headers": raw}, None, "id")
+
+
+def door(state: FakeState, loopback: bool) -> Door:
+    router = Router(state, PROJECT, lambda _: PROJECT, SystemClock())
+    router.refresh()
+    return Door(router, SystemClock(), loopback, lambda _: None)
+
+
+def test_where_others_reach_us_nobody_gets_in_before_there_is_a_key():
+    state = FakeState(SystemClock())
+    for path in ("/", "/v1/models", "/metrics", "/predict"):
+        assert isinstance(door(state, loopback=False).refusal(asked(path)), Unauthenticated)
+        assert door(state, loopback=True).refusal(asked(path, host="localhost")) is None
+    assert door(state, loopback=False).refusal(asked("/livez", host="noria.example")) is None
+    assert isinstance(door(state, loopback=True).refusal(asked("/livez", host="noria.example")), ForbiddenOrigin)
+
+
+@pytest.mark.parametrize(
+    ("said", "opens"),
+    [("any:{}", True), (":{}", True), ("{}", False), ("{}:", False), ("any:{}x", False), ("any: {}", False)],
+)
+def test_of_a_browsers_name_and_password_only_the_password_counts(said, opens):
+    state = FakeState(SystemClock())
+    _, token = keys.create(state, SystemClock(), "me", "ada", roles=[KeyRole.VIEWER])
+    value = "Basic " + base64.b64encode(said.format(token).encode()).decode()
+    assert (door(state, loopback=True).refusal(asked("/", authorization=value)) is None) == opens
+    assert door(state, loopback=True).refusal(asked("/predict", authorization=value)) is not None
+
+
+def test_the_table_of_the_guide_says_what_the_code_does():
+    page = (Path(__file__).parents[2] / "docs/how-to/keys-limits-and-budgets.md").read_text()
+    for path in OPEN:
+        assert f"`{path}`" in page
+    for role in KeyRole:
+        assert f"`{role}`" in page

@@ -84,11 +84,13 @@ class PriceKeeper:
 
     def _warn(self, routes: Iterable[Route], kept: PriceList | None) -> None:
         """Say that a budget can't be kept."""
+        if kept is None or not kept.unknown:
+            return
         now = self._clock.now()
         budgets = [k for k in self._state.find(ApiKey, limit=MOST_KEYS) if k.limits.usd_per_day and k.in_force(now)]
         for route in routes:
             endpoint = self._project.endpoints.get(route.endpoint)
-            if endpoint is None or endpoint.price is not None or kept is None:
+            if endpoint is None or endpoint.price is not None:
                 continue
             limited = endpoint.limits.usd_per_day is not None or any(k.may_ask(route.endpoint) for k in budgets)
             if limited and any(t.url in kept.unknown for t in _targets(route)):
