@@ -176,6 +176,7 @@ async def test_every_address_of_the_app_is_protected_as_the_table_says(site):
            for path in (base, base + "/", base + "/{id}")},
         **{path: Right.INFER for base in ("/api/2.0/endpoints", "/api/2.0/serving-endpoints")
            for path in (base, base + "/", base + "/{name}")},
+        "/openapi.json": Right.INFER,
         "/metrics": Right.VIEW, "/api/status": Right.VIEW, "/": Right.VIEW, "/endpoints/{name}": Right.VIEW,
         "/runs": Right.VIEW, "/runs/{id:path}": Right.VIEW, "/verdicts/{id:path}": Right.VIEW, "/audit": Right.VIEW,
         "/console/{file}": Right.VIEW,

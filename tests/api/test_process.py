@@ -17,6 +17,7 @@ from fakes.site import until
 from fakes.upstream import Script, listening
 from noria import bootstrap
 from noria.adapters.spool import SpoolReader
+from noria.domain.errors import StorageCorrupted
 from noria.domain.inference import Intent, Outcome
 
 BODY = {"input": "hello"}
@@ -132,7 +133,10 @@ async def test_processes_share_the_port_and_the_count_and_a_killed_one_takes_not
     spools = bootstrap.settings(project).spool_dir
 
     def written(slot) -> list:
-        reader = SpoolReader(spools / f"{slot}.db")
+        try:
+            reader = SpoolReader(spools / f"{slot}.db")
+        except StorageCorrupted:  # it is only just being made
+            return []
         try:
             return [entry for _, entry in reader.read(0, 10_000)]
         finally:

@@ -23,6 +23,7 @@ from noria.api.feedback import FeedbackDesk
 from noria.api.inference import Inference
 from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send
 from noria.api.metrics import Metrics
+from noria.api.openapi import Description
 from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.domain.errors import NoriaError
@@ -188,12 +189,14 @@ def create_app(
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
     lifetime = Lifetime(router, gateway, (upstream, frames), metrics, on_close)
     control = Control(router, reachable, lambda: passages.log_problem, lambda: lifetime.draining, state, metrics, clock)
+    routes = [
+        *control.routes(),
+        *Catalogue(router).routes(),
+        *console_routes(state, read_drift, lambda: router.project, clock),
+    ]
+    routes.append(Route("/openapi.json", Description(routes).serve))
     pages = Starlette(
-        routes=[
-            *control.routes(),
-            *Catalogue(router).routes(),
-            *console_routes(state, read_drift, lambda: router.project, clock),
-        ],
+        routes=routes,
         exception_handlers={HTTPException: _on_http, NoriaError: _on_noria},
     )
     pages.router.redirect_slashes = False

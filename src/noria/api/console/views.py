@@ -17,6 +17,7 @@ from starlette.routing import Route
 from noria.api.console import charts, words
 from noria.api.console.history import History, ReadDrift
 from noria.api.console.wheel import stations
+from noria.api.problems import NotFound, explain
 from noria.api.status import audit_status, loop_status, rollout_status, run_status, verdict_status
 from noria.domain.audit import AuditHead
 from noria.domain.gate import Verdict
@@ -161,7 +162,8 @@ class Pages:
         """`/console/{file}`: style, script, icon; the address changes with the content."""
         found = self._files.get(request.path_params["file"])
         if found is None:
-            return Response(status_code=404, headers=SECURITY)
+            status, problem = explain(NotFound("The console has no such file.", "Its pages name the ones that it has."))
+            return Response(problem, status, SECURITY, media_type="application/json")
         body, media_type, _ = found
         headers = {**SECURITY, "Cache-Control": "public, max-age=31536000, immutable"}
         return Response(body, media_type=media_type, headers=headers)
