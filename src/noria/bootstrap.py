@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from noria.adapters.clock import SystemClock
 from noria.adapters.sqlite import SqliteState, file_of, is_current
 from noria.domain.deployment import CommandLine
+from noria.domain.model import ModelVersion, Trusted
+from noria.domain.run import Run, RunState
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, Meters, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
@@ -183,10 +185,23 @@ def host(settings: Settings, models: ModelRegistry, store: StateStore) -> "Proje
         settings.run_dir,
         models.download,
         settings.run_dir / "worker.lock",
+        trusts=lambda version, files: trusts(store, version, files),
         command=lambda checksum: store.get(CommandLine, checksum),
         folder=settings.root,
     )
     return ProjectHost(local, ExternalHost(settings.run_dir / "external", lambda: settings.project.upstreams))
+
+
+def trusts(store: StateStore, version: ModelVersion, files: Path) -> bool:
+    """Whether a version's files may run code: a run of this project made them or a person answers for them, and they
+    are still the same."""
+    from noria.adapters.modelfiles import checksum
+
+    made = any(
+        run.state is RunState.SUCCEEDED and (run.model, run.version) == (version.name, version.version)
+        for run in store.find(Run)
+    )
+    return (made or store.get(Trusted, version.checksum) is not None) and checksum(files) == version.checksum
 
 
 def upstream(project: Callable[[], Project]) -> "ProjectUpstream":

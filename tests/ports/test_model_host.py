@@ -286,9 +286,11 @@ def test_options_of_a_gguf_model_come_from_its_tags(make: Make, tmp_path: Path) 
     assert arguments[-6:] == ["--gguf", str(file), "--context", "512", "--slots", "2"]
 
 
-def test_trust_is_passed_on_only_for_versions_that_have_it(make: Make) -> None:
-    assert "--trust" not in make()._arguments(version())
-    assert "--trust" in make()._arguments(version(**{"noria.trusted": "yes"}))
+def test_trust_is_passed_on_only_where_a_tag_says_so_and_somebody_answers_for_it(make: Make) -> None:
+    tagged = version(**{"noria.trusted": "yes"})
+    assert "--trust" not in make()._arguments(tagged), "whoever can write to the registry can tag"
+    assert "--trust" not in make(trusts=lambda *_: True)._arguments(version())
+    assert "--trust" in make(trusts=lambda *_: True)._arguments(tagged)
 
 
 def test_a_folder_without_one_gguf_file_is_reported(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from noria.adapters.packages import prepare
 from noria.domain.errors import InvalidData, Refused, UnknownEndpoint, UnknownModel, UntrustedArtifact
 from noria.domain.events import CandidateRegistered
 from noria.domain.gate import Verdict
-from noria.domain.model import Flavor, Origin
+from noria.domain.model import Flavor, Origin, Trusted
 from noria.settings import Project
 from noria.training.adding import Additions, Wanted
 from noria.training.first import FirstVersions
@@ -111,11 +111,15 @@ def test_a_pickle_needs_a_person_who_answers_for_it(stage: Stage, pickled: Path)
     version = stage.add("triage", pickled, trust=True, reason="our own, from before")
     assert (version.tags["noria.trusted"], version.tags["noria.trusted_by"]) == ("yes", "ada")
     assert list(stage.state.audit_trail())[-1].evidence["trusted"] is True
+    word = stage.state.get(Trusted, version.checksum)
+    assert word is not None
+    assert (word.by, word.reason) == ("ada", "our own, from before")
 
 
 def test_trust_is_not_given_to_what_does_not_need_it(stage: Stage, tmp_path: Path) -> None:
     version = stage.add("triage", save(tmp_path / "m", classifier(), inputs=TEXT), trust=True, reason="why not")
     assert "noria.trusted" not in version.tags
+    assert stage.state.get(Trusted, version.checksum) is None
 
 
 def test_licence_and_source_have_to_be_known(stage: Stage, tmp_path: Path) -> None:

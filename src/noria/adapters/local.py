@@ -57,6 +57,7 @@ class LocalHost:
         run_dir: Folder for notes, sockets and logs.
         download: Where the version's model files are on this machine (`ModelRegistry.download`).
         lock_file: The worker's lock; servers end when nobody has held it for `orphan_after_s` seconds.
+        trusts: Whether somebody answers for a version that is tagged so and for its files: a tag alone is anybody's.
         command: Checksum → the command that the project file named; None for one that it never did.
         folder: Where commands are run.
         start_timeout_s: Longest time that a start may take.
@@ -70,6 +71,7 @@ class LocalHost:
         download: Callable[[ModelVersion], Path],
         lock_file: Path,
         *,
+        trusts: Callable[[ModelVersion, Path], bool] = lambda *_: False,
         command: Callable[[str], CommandLine | None] = lambda _: None,
         folder: Path | None = None,
         start_timeout_s: float = 120,
@@ -80,6 +82,7 @@ class LocalHost:
         self._run_dir = run_dir
         self._download = download
         self._lock_file = lock_file
+        self._trusts = trusts
         self._command = command
         self._folder = folder
         self._start_timeout_s = start_timeout_s
@@ -197,7 +200,7 @@ class LocalHost:
                     arguments += [f"--{option}", value]
         else:
             arguments += ["--path", str(path)]
-            if version.tags.get("noria.trusted") == "yes":
+            if version.tags.get("noria.trusted") == "yes" and self._trusts(version, path):
                 arguments.append("--trust")
         return arguments
 

@@ -80,3 +80,21 @@ class Package:
     path: Path
     flavor: Flavor
     risks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """Somebody's word for files that can run code when they are loaded; kept in the state, where the registry's writers
+    don't reach.
+
+    Attributes:
+        id: The files' checksum.
+        by: Who answers for them.
+        reason: Why.
+        at: Since when.
+    """
+
+    id: str
+    by: str
+    reason: str
+    at: datetime

@@ -10,7 +10,7 @@ from noria.domain.endpoint import Wire
 from noria.domain.errors import InvalidData, Refused, UnknownEndpoint, UntrustedArtifact
 from noria.domain.events import CandidateRegistered
 from noria.domain.gate import Verdict
-from noria.domain.model import Flavor, ModelVersion, Origin, Package
+from noria.domain.model import Flavor, ModelVersion, Origin, Package, Trusted
 from noria.ports import Clock, ModelRegistry, StateStore
 from noria.settings import Deployment, Endpoint, Project, Task, UpstreamKind
 from noria.training.first import FirstVersions, gguf_tags
@@ -19,6 +19,8 @@ AZURE = "azure_openai"
 """What stands for the project's one upstream of kind azure."""
 REGISTRY = "models:/"
 HUB = "hf:"
+TRUSTED = "noria.trusted"
+"""Tag of a version that somebody answers for; what counts is the state's own record of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,9 @@ class Additions:
         with self.state.change(
             wanted.by, "version.registered", version.ref, reason=wanted.reason, evidence=evidence
         ) as change:
+            if version.tags.get(TRUSTED) == "yes" and wanted.trust:
+                word = Trusted(id=version.checksum, by=wanted.by, reason=wanted.reason, at=self.clock.now())
+                change.put(word)
             change.emit(event)
 
 
@@ -189,4 +194,4 @@ def _trust(wanted: Wanted, package: Package) -> dict[str, str]:
         )
     if not wanted.by.strip() or not wanted.reason.strip():
         raise Refused("Trust is a person's, and has a reason.", "Say --by NAME and --reason TEXT.")
-    return {"noria.trusted": "yes", "noria.trusted_by": wanted.by.strip()}
+    return {TRUSTED: "yes", "noria.trusted_by": wanted.by.strip()}
