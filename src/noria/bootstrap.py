@@ -284,6 +284,26 @@ def api(settings: Settings, slot: str) -> Api:
     )
 
 
+@contextmanager
+def recorder(settings: Settings, slot: str) -> "Iterator[Recorder]":
+    """What writes into the log, redacted as the project in service says, for who is no API process.
+
+    Raises:
+        AlreadyRunning: Somebody else writes the spool of that slot.
+    """
+    from noria.adapters.redactor import SocketReader
+    from noria.adapters.spool import SqliteSpool
+    from noria.serving.recorder import Recorder
+    from noria.serving.redaction import Redactors
+
+    spool, project = SqliteSpool(settings.spool_dir, slot), settings.project
+    try:
+        names = SocketReader(redactor_socket(settings))
+        yield Recorder(spool, Redactors(lambda: project), clock(), lambda: project.log.max_payload_bytes, names)
+    finally:
+        spool.close()
+
+
 # --- the worker -----------------------------------------------------------------------------------------------------
 
 

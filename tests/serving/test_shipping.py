@@ -1,7 +1,9 @@
 """The shipper: every entry into the tables, once, whatever happens in between."""
 
+import asyncio
 import json
-from contextlib import suppress
+import tracemalloc
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +15,8 @@ from fakes.entries import SECOND_US, START_US, feedback, intent, outcome
 from fakes.records import MemoryRecords
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
+from noria.adapters.spool import SqliteSpool
+from noria.adapters.spool_reader import SpoolReader
 from noria.domain.errors import StorageCorrupted
 from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.serving import rows
@@ -266,6 +270,40 @@ def test_a_damaged_spool_is_emptied_and_retired_and_its_open_intents_live_on_els
     fresh.add(outcome(2))
     shipper.turn()
     assert store.scan("inference")["databricks_request_id"].to_pylist() == [intent(1).request_id, intent(2).request_id]
+
+
+def test_long_requests_under_way_do_not_stay_in_memory_and_arrive_whole(tmp_path, store, clock):
+    body = b'"' + b"x" * (1 << 20) + b'"'
+
+    async def write(*entries) -> None:
+        spool = SqliteSpool(tmp_path, "api-0")
+        for entry in entries:
+            await spool.append(entry)
+        spool.close()
+
+    asyncio.run(write(*(intent(n, request=body) for n in range(1, 31))))
+    with closing(SpoolReader(tmp_path / "api-0.db")) as reader:
+        shipper = Shipper(lambda: [reader], store, clock)
+        tracemalloc.start()
+        try:
+            assert shipper.turn()[reader.id].open_intents == 30
+            assert tracemalloc.get_traced_memory()[0] < 4 << 20
+        finally:
+            tracemalloc.stop()
+        asyncio.run(write())  # its process died: the next one ends what was open
+        shipper.turn()
+    assert store.scan("inference")["outcome"].to_pylist() == ["interrupted"] * 30
+    assert set(store.scan("inference")["request"].to_pylist()) == {body.decode()}
+
+
+def test_a_long_request_whose_intent_is_lost_meanwhile_is_a_dead_letter(spool, store, shipper):
+    spool.add(intent(1, request=b"x" * (1 << 17)))
+    shipper.turn()
+    spool.poison(1)
+    spool.add(outcome(1))
+    shipper.turn()
+    (letter,) = store.scan("dead_letter").to_pylist()
+    assert (letter["sequence"], letter["reason"]) == (2, "outcome without an intent")
 
 
 # --- exactly once ---

@@ -20,6 +20,7 @@ from noria.domain.errors import InvalidRequest, NoriaError, UnknownEndpoint
 from noria.serving import bodies
 from noria.serving.recorder import Recorder
 from noria.serving.router import Router
+from noria.settings import Project
 
 MOST = 1000
 """Entries that one request may hold."""
@@ -80,42 +81,52 @@ class FeedbackDesk:
         items = value if isinstance(value, list) else [value]
         if not 0 < len(items) <= MOST:
             raise InvalidRequest(f"The list holds {len(items)} entries.", f"Send between 1 and {MOST} at a time.")
-        return [self._entry(item) for item in items]
+        return [entry_of(item, self._router.project) for item in items]
 
-    def _entry(self, item: Any) -> Entry:
-        """One entry, checked."""
-        if not isinstance(item, dict):
-            raise InvalidRequest("An entry is not an object.", _REMEDY)
-        if unknown := [key for key in item if key not in FIELDS]:
-            raise InvalidRequest(f"`{unknown[0][:64]}` is not a field of feedback.", f"Fields: {', '.join(FIELDS)}.")
-        request_id = item.get("request_id")
-        if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
-            raise InvalidRequest(
-                "`request_id` is missing or not one of Noria's.", "Send the 32 hex digits of the answer's x-request-id."
-            )
-        label, score, comment = _label(item.get("label")), _score(item.get("score")), _text(item, "comment")
-        if label is None and score is None and comment is None:
-            raise InvalidRequest("The entry says nothing: label, score and comment are missing.", _REMEDY)
-        entry = Entry(
-            request_id=request_id,
-            endpoint=self._endpoint(_text(item, "endpoint")),
-            label=label,
-            score=score,
-            comment=comment,
-            source=_text(item, "source", _LONGEST_NAME) or "human",
-            feedback_id=_text(item, "feedback_id", _LONGEST_NAME) or "",
+
+def entry_of(item: Any, project: Project) -> Entry:
+    """One entry, checked.
+
+    Args:
+        item: What somebody sent for one.
+        project: Says which endpoints there are.
+
+    Raises:
+        InvalidRequest: It is none; the sentence names the field.
+        UnknownEndpoint: It names an endpoint that isn't there.
+    """
+    if not isinstance(item, dict):
+        raise InvalidRequest("An entry is not an object.", _REMEDY)
+    if unknown := [key for key in item if key not in FIELDS]:
+        raise InvalidRequest(f"`{unknown[0][:64]}` is not a field of feedback.", f"Fields: {', '.join(FIELDS)}.")
+    request_id = item.get("request_id")
+    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+        raise InvalidRequest(
+            "`request_id` is missing or not one of Noria's.", "Send the 32 hex digits of the answer's x-request-id."
         )
-        entry["feedback_id"] = entry["feedback_id"] or _identity(entry)
-        return entry
+    label, score, comment = _label(item.get("label")), _score(item.get("score")), _text(item, "comment")
+    if label is None and score is None and comment is None:
+        raise InvalidRequest("The entry says nothing: label, score and comment are missing.", _REMEDY)
+    entry = Entry(
+        request_id=request_id,
+        endpoint=_endpoint(_text(item, "endpoint"), project),
+        label=label,
+        score=score,
+        comment=comment,
+        source=_text(item, "source", _LONGEST_NAME) or "human",
+        feedback_id=_text(item, "feedback_id", _LONGEST_NAME) or "",
+    )
+    entry["feedback_id"] = entry["feedback_id"] or _identity(entry)
+    return entry
 
-    def _endpoint(self, name: str | None) -> str:
-        project = self._router.project
-        if name is None:
-            return project.default
-        if name not in project.endpoints:
-            known = ", ".join(project.endpoints)
-            raise UnknownEndpoint(f"There is no endpoint named {name[:64]!r}.", f"Known endpoints: {known}.")
-        return name
+
+def _endpoint(name: str | None, project: Project) -> str:
+    if name is None:
+        return project.default
+    if name not in project.endpoints:
+        known = ", ".join(project.endpoints)
+        raise UnknownEndpoint(f"There is no endpoint named {name[:64]!r}.", f"Known endpoints: {known}.")
+    return name
 
 
 def _label(value: object) -> str | None:

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from noria.cli import audit, keys, loop, models, records, start
+from noria.cli import audit, feedback, keys, loop, models, records, start
 from noria.cli.shared import Global, err
 from noria.domain.errors import NoriaError
 
@@ -27,6 +27,7 @@ def noria(project: Global = None) -> None:
 start.add_to(app)
 loop.add_to(app)
 records.add_to(app)
+feedback.add_to(app)
 models.add_to(app)
 keys.add_to(app)
 audit.add_to(app)

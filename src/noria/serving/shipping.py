@@ -9,7 +9,7 @@ never beyond the oldest request that is still under way: its outcome will need i
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,6 +20,9 @@ from noria.ports import Clock, Poison, RecordStore, SpoolReader
 from noria.serving import rows
 from noria.serving.rows import Answered, Dead
 
+_LATER: Final = bytes(bytearray(b"read again when its outcome comes"))
+"""Stands for a long request's body while it is under way: whoever waits for thousands of them would fill the memory."""
+_LONG_BYTES: Final = 64 << 10
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES: Final = ("dead_letter", "feedback", "inference")
 """In the order in which a batch is written. An outcome at or before the inference table's version is therefore on
@@ -132,7 +135,7 @@ class Shipper:
             found = reader.read(progress.read, room)
             room -= len(found)
             if found:
-                self._carry(reader.id, found, progress)
+                self._carry(reader, found, progress)
             drained = not found or (not reader.sealed and progress.read >= end)
         progress.complete_until_us = self._complete_until(progress, now_us if drained else progress.event_us)
         status = SpoolStatus(
@@ -141,21 +144,22 @@ class Shipper:
         self._trim(reader, progress, drained)
         return status
 
-    def _carry(self, spool: str, found: Sequence[tuple[int, Entry | Poison]], progress: _Progress) -> None:
+    def _carry(self, reader: SpoolReader, found: Sequence[tuple[int, Entry | Poison]], progress: _Progress) -> None:
         """Write a read's entries into the tables. If that fails, nothing is remembered and the read is repeated."""
         batch, opened = _Batch(), dict(progress.open)
         for number, entry in found:
             if isinstance(entry, Intent):
                 opened[entry.request_id] = (number, entry)
             elif isinstance(entry, Outcome):
-                self._end(number, entry, opened.pop(entry.request_id, None), batch, progress)
+                self._end(number, entry, _whole(reader, opened.pop(entry.request_id, None)), batch, progress)
             elif isinstance(entry, Feedback):
                 if number > progress.written["feedback"]:
                     batch.feedback.append((number, entry))
             elif number > progress.written["dead_letter"]:
                 batch.dead.append(rows.poisoned(entry, shipped=progress.written["inference"]))
         last = found[-1][0]
-        self._write(spool, batch, last, progress)
+        self._write(reader.id, batch, last, progress)
+        opened = {name: (begun, _lean(intent)) for name, (begun, intent) in opened.items()}
         progress.open, progress.read, progress.shipped = opened, last, max(progress.shipped, last)
         progress.event_us = next(filter(None, (_made_us(entry) for _, entry in reversed(found))), progress.event_us)
 
@@ -212,6 +216,21 @@ class Shipper:
         """The end of what is complete, when everything that was made before a moment has been read."""
         begun = (intent.received_us for _, intent in progress.open.values())
         return min([moment_us - self._grace_us, *begun])
+
+
+def _lean(intent: Intent) -> Intent:
+    """An intent to be kept in memory until its outcome comes."""
+    return replace(intent, request=_LATER) if len(intent.request) > _LONG_BYTES else intent
+
+
+def _whole(reader: SpoolReader, begun: tuple[int, Intent] | None) -> tuple[int, Intent] | None:
+    """The intent as its spool has it, which is never trimmed beyond a request under way; None if it is lost."""
+    if begun is None or begun[1].request is not _LATER:
+        return begun
+    number, lean = begun
+    found = reader.read(number - 1, 1)
+    entry = found[0][1] if found and found[0][0] == number else None
+    return (number, entry) if isinstance(entry, Intent) and entry.request_id == lean.request_id else None
 
 
 def application(spool: str, table: str) -> str:
