@@ -119,6 +119,11 @@ class Breakers:
             )
         return ticket
 
+    def is_open(self, ref: str, now: float) -> bool:
+        """Whether nobody is let through to the version at that time, as things are."""
+        held = self._held.get(ref)
+        return held is not None and held[1].state(now) is BreakerState.OPEN
+
     def worked(self, ref: str) -> None:
         """The version answered."""
         held = self._held.get(ref)

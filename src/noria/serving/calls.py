@@ -126,7 +126,7 @@ class Caller:
                     if wait_s is None or not ours:
                         self._settle(hop, ticket or 0, is_there(failed, ours))
                         ticket = None
-                    if wait_s is None:
+                    if wait_s is None or (not ours and self._breakers.is_open(ref, monotonic() + wait_s)):
                         raise
                     await asyncio.sleep(wait_s)
                     if ticket is None:
