@@ -62,11 +62,14 @@ def test_a_limit_holds_over_two_processes_of_which_one_is_killed_again_and_again
     token = noria(shop.root, "key", "create", "busy", "--requests-per-minute", str(limit)).stdout.strip()
     headers = {"authorization": f"Bearer {token}"}
     shop.wait_until(lambda: shop.request("GET", "/v1/models")[0] == 401)
-    began, answers, stop = time.monotonic(), list[int](), threading.Event()
+    began, answers, told, stop = time.monotonic(), list[int](), dict[str, int](), threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
-            answers.append(shop.request("POST", "/predict", {"input": "hello"}, headers)[0])
+            status, _, said = shop.request("POST", "/predict", {"input": "hello"}, headers)
+            answers.append(status)
+            if status:
+                told[said["x-request-id"]] = status
 
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
@@ -83,6 +86,14 @@ def test_a_limit_holds_over_two_processes_of_which_one_is_killed_again_and_again
     passed, minutes = answers.count(200), (time.monotonic() - began) / 60
     assert limit <= passed <= limit * (1 + minutes)
     assert set(answers) <= {200, 429, 0}  # 0: the connection of a process that was killed
+    shop.key = noria(shop.root, "key", "create", "viewer", "--role", "viewer").stdout.strip()
+    shop.wait_until(lambda: shop.get("/api/status")[0] == 200)
+    assert shop.shipped()
+    rows = shop.rows("SELECT databricks_request_id AS id, status_code, requester FROM inference")
+    recorded = {row["id"]: row["status_code"] for row in rows}
+    assert len(recorded) == len(rows)
+    assert {one: recorded.get(one) for one in told} == told
+    assert {row["requester"] for row in rows} == {"busy"}
 
 
 @pytest.mark.slow

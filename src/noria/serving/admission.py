@@ -120,7 +120,7 @@ class Admission:
             )
         try:
             return self._order(inbound, route, rules, received_us, charge)
-        except NoriaError:
+        except Exception:
             if charge is not None:
                 self._passages.allowances.give_back(charge)
             raise
