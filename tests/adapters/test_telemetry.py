@@ -367,6 +367,16 @@ def test_the_project_file_comes_before_the_environment(tmp_path, monkeypatch):
     assert said.otlp_traces_url == "http://c.example:4318/v1/traces"
 
 
+def test_grpc_is_a_problem_that_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    one = telemetry(settings(tmp_path), no_experiment)
+    assert "http/protobuf" in one.problems[0]
+    one.shipped([(1, asked(), answered())])
+    one.close()
+    assert settings(tmp_path, 'otlp: "http://127.0.0.1:4318"').otlp_protocol == "http/protobuf"
+
+
 # --- when nobody listens ---
 
 

@@ -6,6 +6,7 @@ database, one POST to a server.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ RATE: Final = 20.0
 """Traces a second that MLflow gets at most: SQLite takes 300 in batches, but training and the registry need it too."""
 WAITING: Final = 200
 """Traces that may wait."""
+_CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
+"""User name and password in an address."""
 PREFIX: Final = "tr-"
 _TYPES: Final = {genai.CHAT: "CHAT_MODEL", genai.COMPLETION: "LLM", genai.EMBEDDINGS: "EMBEDDING"}
 """Operation → MLflow's type of a span; any other is its own type."""
@@ -67,7 +70,8 @@ class MlflowTraces:
             self._client.log_spans(self._experiment, [Span(self._span(record)) for record in records])
         except (RegistryUnavailable, mlflow_error(), NotImplementedError, OSError) as error:
             logging.getLogger("noria.telemetry").debug("MLflow took no traces", exc_info=error)
-            return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            return _CREDENTIALS.sub("//", said[0])[:300]
         return ""
 
     def _span(self, record: Record) -> ReadableSpan:

@@ -114,7 +114,12 @@ def _ways(settings: Settings) -> "tuple[list[Way], list[str]]":
 
     found: list[Way] = []
     problems: list[str] = []
-    if settings.otlp_traces_url:
+    if settings.otlp_traces_url and settings.otlp_protocol != "http/protobuf":
+        problems.append(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {settings.otlp_protocol}, but OTLP is spoken over HTTP only. Set it to"
+            " http/protobuf and OTEL_EXPORTER_OTLP_ENDPOINT to the collector's HTTP port, usually 4318."
+        )
+    elif settings.otlp_traces_url:
         found.append(opentelemetry.otlp(settings.otlp_traces_url, settings.otlp_metrics_url))
     if settings.azure_monitor:
         try:

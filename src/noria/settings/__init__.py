@@ -145,6 +145,12 @@ class Settings(BaseModel):
         return f"{base.rstrip('/')}/v1/{signal}" if base else ""
 
     @property
+    def otlp_protocol(self) -> str:
+        """What OTEL_EXPORTER_OTLP_PROTOCOL asks for where the collector comes from the environment, too."""
+        default = "http/protobuf"
+        return default if self.project.telemetry.otlp else os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "") or default
+
+    @property
     def metrics_every_s(self) -> float:
         """Between two exports of metrics, seconds: OTEL_METRIC_EXPORT_INTERVAL, which counts milliseconds."""
         said = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "")
