@@ -124,7 +124,7 @@ async def running(
         limits = project.server
         bounds = Bounds(limits.max_header_bytes, limits.slow_client.total_seconds())
         tune(listener, bounds.slow_client_s)
-        serving = server(app, lambda: bounds, drain_s)
+        serving = server(app, lambda: bounds, drain_s, limits.access_log)
         serving.capture_signals = contextlib.nullcontext
         task = asyncio.create_task(serving.serve([listener]))
         http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))

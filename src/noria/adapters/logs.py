@@ -25,6 +25,7 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
         }
         event |= {name: value for name in ABOUT if (value := getattr(record, name, ""))}
+        event |= getattr(record, "fields", {})
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(event).decode()

@@ -53,9 +53,8 @@ def main() -> int:
         pool=Pool(settings.run_dir / "counts", options.slot) if options.pool else None,
     )
     tune(sock, parts.router.project.server.slow_client.total_seconds())
-    serving = server(
-        app, lambda: _bounds(parts.router.project.server), parts.router.project.server.drain.total_seconds()
-    )
+    limits = parts.router.project.server
+    serving = server(app, lambda: _bounds(parts.router.project.server), limits.drain.total_seconds(), limits.access_log)
     if options.fd is not None:
         stop_with_parent(serving, parent)
     serving.run([sock])

@@ -20,12 +20,11 @@ from noria.api.inference import PARQUET
 from noria.api.messages import JSON
 from noria.api.schemas import REPLIES, REQUESTS, TEXT, Schema, ref
 from noria.serving.wires import Form
+from noria.settings.basics import NAME_PATTERN
 
 HTML = "text/html"
 PLAIN = "text/plain"
 EVENTS = "text/event-stream"
-NAME = "^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
-"""Names of endpoints, as the project file allows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,9 @@ def _inference(address: Address) -> Schema:
         answer[EVENTS] = {"schema": ref("Event")}
     parameters = [_parameter(name, "header", said) for name, said in _HEADERS]
     if address.named:
-        parameters.insert(0, {**_parameter("endpoint", "path", "The endpoint."), "schema": {**TEXT, "pattern": NAME}})
+        parameters.insert(
+            0, {**_parameter("endpoint", "path", "The endpoint."), "schema": {**TEXT, "pattern": NAME_PATTERN}}
+        )
     if address.path.startswith("/openai/"):
         parameters.append(_parameter("api-version", "query", "Azure's; not looked at."))
     kind = "OpenAIProblem" if form.names_its_endpoint else "Problem"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from noria.adapters.processes import when_parent_is_gone
+from noria.api.access import AccessLog
 from noria.api.app import App
 from noria.api.connection import Bounds, bounded
 
@@ -54,17 +55,20 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def server(app: App, bounds: Callable[[], Bounds] = Bounds, drain_s: float = DRAIN_S) -> Server:
+def server(
+    app: App, bounds: Callable[[], Bounds] = Bounds, drain_s: float = DRAIN_S, access_log: bool = False
+) -> Server:
     """A server for an ASGI app, ready to `run` on listening sockets.
 
     Args:
         app: The app.
         bounds: What each new connection goes by.
         drain_s: How long answers that are under way may take at the end, in seconds.
+        access_log: Whether each request is logged.
     """
     return Server(
         uvicorn.Config(
-            app,
+            AccessLog(app, app.addresses) if access_log else app,
             loop="uvloop",
             http=bounded(bounds),
             ws="none",

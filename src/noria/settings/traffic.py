@@ -30,9 +30,12 @@ class Server(Strict):
     drain: Duration = Field(
         timedelta(seconds=20), description="Longest time that answers under way may take when Noria stops."
     )
+    access_log: bool = Field(
+        False, description="Log a line of JSON for each request: id, address, version, status; never what was sent."
+    )
 
 
-AT_START = ("host", "port", "processes", "drain")
+AT_START = ("host", "port", "processes", "drain", "access_log")
 """Settings of the server that a running project doesn't take over."""
 
 
