@@ -237,3 +237,35 @@ def test_a_model_elsewhere_is_named_by_its_upstream(tmp_path: Path) -> None:
 def test_a_mistake_about_a_model_elsewhere_is_named(old: str, new: str, said: str) -> None:
     assert old in ELSEWHERE
     assert said in problem_of(ELSEWHERE.replace(old, new, 1))
+
+
+SPARE = """\
+  spare:
+    task: chat
+    policy: policies/triage.yaml
+    gguf: {gguf: m.gguf, licence: MIT, source: here}
+"""
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "said"),
+    [
+        ("[nobody]", "name other endpoints"),
+        ("[triage]", "name other endpoints"),
+        ("[spare]", "name endpoints of the same task"),
+    ],
+)
+def test_a_fallback_that_could_never_answer_is_named(fallbacks: str, said: str) -> None:
+    text = GOOD + f"    routing: {{fallbacks: {fallbacks}}}\n" + SPARE
+    assert said in problem_of(text)
+
+
+@pytest.mark.parametrize(
+    ("sticky", "fine"), [("[tenant]", True), ('["header:x-team"]', True), ('["header:"]', False), ('["a b"]', False)]
+)
+def test_what_callers_are_known_by_is_a_key_or_a_header(sticky: str, fine: bool) -> None:
+    text = GOOD + f"    routing: {{sticky: {sticky}}}\n"
+    if fine:
+        parse_project(text, Path())
+    else:
+        assert "sticky" in problem_of(text)

@@ -137,14 +137,15 @@ def test_an_endpoints_own_price_comes_before_the_list_and_what_runs_here_is_free
 
 def test_who_stands_in_costs_what_his_own_endpoint_says(clock):
     said = PROJECT.model_dump(mode="json", exclude_unset=True)
-    said["endpoints"]["assistant"]["price"] = {"input": 3}
-    said["endpoints"]["triage"]["routing"] = {"fallbacks": ["assistant"]}
+    said["endpoints"]["backup"] = {**said["endpoints"]["triage"], "price": {"input": 3}}
+    said["endpoints"]["triage"]["routing"] = {"fallbacks": ["backup"]}
     canary = route(target("1", weight=90), target("2", Role.CANARY, 10))
-    found = prices_in_service(Project.model_validate(said), {"triage": canary, "assistant": ASSISTANT}, None)
+    backup = route(target("1", model="backup"), endpoint="backup")
+    found = prices_in_service(Project.model_validate(said), {"triage": canary, "backup": backup}, None)
     assert {ref: price.input for ref, price in found["triage"].items()} == {
         "triage/1": 0,
         "triage/2": 0,
-        "assistant/1": 3,
+        "backup/1": 3,
     }
 
 

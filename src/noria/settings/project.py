@@ -118,6 +118,10 @@ class Project(Strict):
                 raise PydanticCustomError("wire", "endpoints.{name}." + problem, at)
             if any(other not in self.endpoints or other == name for other in endpoint.routing.fallbacks):
                 raise PydanticCustomError("fallbacks", "endpoints.{name}.routing.fallbacks: name other endpoints", at)
+            if any(self.endpoints[other].task is not endpoint.task for other in endpoint.routing.fallbacks):
+                raise PydanticCustomError(
+                    "fallbacks", "endpoints.{name}.routing.fallbacks: name endpoints of the same task", at
+                )
         return self
 
     @property
