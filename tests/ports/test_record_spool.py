@@ -152,17 +152,44 @@ async def test_a_caller_that_gave_up_waiting_leaves_its_entry_in_the_log(folder)
 
 async def test_a_caller_that_is_cancelled_hears_of_it_once_his_entry_is_in_the_log(folder):
     spool = SqliteSpool(folder, "api-0")
-    task = asyncio.create_task(spool.append(intent(1)))
+    await spool.append(intent(1))  # so that the other one is not alone
+    task = asyncio.create_task(spool.append(intent(2)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [e for _, e in spool.read(0, 10)] == [intent(1)]
+    assert [e for _, e in spool.read(0, 10)] == [intent(1), intent(2)]
+    spool.close()
+
+
+async def test_a_request_that_is_alone_is_written_at_once_and_in_order_with_the_others(folder):
+    spool = SqliteSpool(folder, "api-0")
+    for n in range(3):
+        assert await spool.append(intent(n)) == 2 * n + 1
+        assert await spool.append(outcome(n)) == 2 * n + 2
+    numbers = await asyncio.gather(*(spool.append(intent(n)) for n in range(3, 20)))
+    assert sorted(numbers) == list(range(7, 24))
+    spool.close()
+
+
+async def test_a_request_that_is_alone_waits_for_a_worker_that_writes_without_keeping_others_waiting(folder):
+    spool = SqliteSpool(folder, "api-0")
+    await spool.append(feedback(1))
+    other = sqlite3.connect(folder / "api-0.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    task = asyncio.create_task(spool.append(intent(1)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert await task == 2
     spool.close()
 
 
 async def test_a_caller_that_is_cancelled_while_his_entry_is_refused_hears_of_that(folder):
     spool = SqliteSpool(folder, "api-0")
+    await spool.append(intent(9))  # so that the other one is not alone
     spool._current = lambda: (_ for _ in ()).throw(OSError("no space left"))
     task = asyncio.create_task(spool.append(intent(1)))
     await asyncio.sleep(0)
@@ -400,7 +427,7 @@ async def test_damage_under_a_running_process_costs_no_request(folder, monkeypat
     await spool.append(intent(1))
     before = spool.id
 
-    def broken(*_):
+    def broken(*_, **__):
         error = sqlite3.DatabaseError("database disk image is malformed")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error

@@ -1,6 +1,8 @@
 """The log on this machine that an API process appends to: on disk before the caller goes on, whatever dies next.
 
-One thread writes; everything that waits goes to the disk as one group with one fsync. A group that can't be written
+One thread writes; everything that waits goes to the disk as one group with one fsync. Only what a request writes that
+is alone in this process goes there without the thread, as long as the disk is quick: waking the thread and being woken
+takes as long as a commit, and there is nobody else to keep waiting. A group that can't be written
 is refused to all who wait for it, and the next one is tried afresh, so the spool is back when the disk is. A damaged
 file goes to quarantine, from where the worker ships what can be read, and a fresh one takes over the open intents.
 """
@@ -10,7 +12,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -30,6 +32,10 @@ __all__ = ["SpoolFolder", "SpoolReader", "SqliteSpool", "close_orphans", "discov
 _GROUP_ENTRIES: Final = 1024
 _GROUP_BYTES: Final = 8 << 20
 _LOCK_WAIT_S: Final = 5.0
+_QUICK_S: Final = 0.005
+"""A disk that took longer for a commit than that is not waited for on the event loop …"""
+_WARY_S: Final = 0.25
+"""… for so long."""
 _CLOSED: Final = LogUnavailable("The spool is closed.", "Send the request to a process that is running.")
 
 
@@ -87,6 +93,8 @@ class SqliteSpool:
         self._id = self._file.id
         self._open: dict[str, Packed] = {}
         self._closed = False
+        self._turn = threading.Lock()
+        self._slow_until = 0.0
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write_groups, name=f"spool-{slot}", daemon=True)
         self._thread.start()
@@ -98,8 +106,11 @@ class SqliteSpool:
     async def append(self, entry: Entry) -> int:
         if self._closed:
             raise LogUnavailable(_CLOSED.problem, _CLOSED.remedy)
+        item = pack(entry)
+        if self._is_alone(entry) and (number := self._append_at_once(entry, item)):
+            return number
         done = _Written(loop=asyncio.get_running_loop())
-        self._queue.put(_Waiting(pack(entry), done, entry))
+        self._queue.put(_Waiting(item, done, entry))
         try:
             return await done
         except asyncio.CancelledError:
@@ -134,18 +145,49 @@ class SqliteSpool:
             self._file.close()
         self._lock.release()
 
+    # --- without the writer's thread ---
+
+    def _is_alone(self, entry: Entry) -> bool:
+        """Whether no request but the entry's own is under way."""
+        if isinstance(entry, Intent):
+            return not self._open
+        return isinstance(entry, Outcome) and len(self._open) == 1 and entry.request_id in self._open
+
+    def _append_at_once(self, entry: Entry, item: Packed) -> int:
+        """The entry's number; 0 if it has to go the common way, because anything at all isn't as it should be."""
+        begun = time.monotonic()
+        if begun < self._slow_until or not self._turn.acquire(blocking=False):
+            return 0
+        try:
+            file = self._file
+            if file is None or file.gone or file.flagged:
+                return 0
+            number = file.append([item], wait=False)
+            self._remember_open(entry, item)
+        except (OSError, sqlite3.Error):
+            return 0
+        else:
+            self._watch_disk(begun)
+            return number
+        finally:
+            self._turn.release()
+
     # --- the writer's thread ---
 
     def _write_groups(self) -> None:
         """Commit group after group until the spool is closed."""
         while (first := self._queue.get()) is not None:
             group, ended = self._gather(first)
-            try:
-                outcome: int | LogUnavailable = self._commit([waiting.item for waiting in group])
-                self._remember_open(group)
-            except (OSError, sqlite3.Error, NoriaError) as error:
-                self._let_go()
-                outcome = unavailable(self._path, error)
+            with self._turn:
+                begun = time.monotonic()
+                try:
+                    outcome: int | LogUnavailable = self._commit([waiting.item for waiting in group])
+                    for waiting in group:
+                        self._remember_open(waiting.entry, waiting.item)
+                except (OSError, sqlite3.Error, NoriaError) as error:
+                    self._let_go()
+                    outcome = unavailable(self._path, error)
+                self._watch_disk(begun)
             _tell(group, outcome)
             if ended:
                 return
@@ -201,13 +243,16 @@ class SqliteSpool:
             self._file.close()
             self._file = None
 
-    def _remember_open(self, group: Iterable[_Waiting]) -> None:
+    def _remember_open(self, entry: Entry, item: Packed) -> None:
         """Keep the intents without an outcome at hand: a file that takes over from a damaged one begins with them."""
-        for waiting in group:
-            if isinstance(waiting.entry, Intent):
-                self._open[waiting.entry.request_id] = waiting.item
-            elif isinstance(waiting.entry, Outcome):
-                self._open.pop(waiting.entry.request_id, None)
+        if isinstance(entry, Intent):
+            self._open[entry.request_id] = item
+        elif isinstance(entry, Outcome):
+            self._open.pop(entry.request_id, None)
+
+    def _watch_disk(self, begun: float) -> None:
+        if (now := time.monotonic()) - begun > _QUICK_S:
+            self._slow_until = now + _WARY_S
 
 
 def _tell(group: list[_Waiting], outcome: int | LogUnavailable) -> None:

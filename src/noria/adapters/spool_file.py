@@ -208,6 +208,7 @@ class SpoolFile:
         if fresh:
             sync_folder(path.parent)
         self._inode = path.stat().st_ino
+        self._where, self._flag = str(path), str(damage_flag(path))
         self._mark = os.open(path.with_suffix(".mark"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _prepare(self) -> None:
@@ -227,14 +228,25 @@ class SpoolFile:
         execute(f"PRAGMA user_version={_FORMAT}")
         execute("COMMIT")
 
-    def append(self, items: Sequence[Packed]) -> int:
+    def append(self, items: Sequence[Packed], *, wait: bool = True) -> int:
         """Commit a group and return its first entry's number. When it returns the group is on the disk.
+
+        Args:
+            items: The group.
+            wait: Whether to wait for somebody else who is writing, a worker that trims.
 
         Raises:
             sqlite3.Error: Nothing was recorded.
         """
         first, last = self.last + 1, self.last + len(items)
-        self._connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (first, last, pack_group(first, items)))
+        row = (first, last, pack_group(first, items))
+        if not wait:
+            self._connection.execute("PRAGMA busy_timeout=0")
+        try:
+            self._connection.execute("INSERT INTO commits VALUES (?, ?, ?)", row)
+        finally:
+            if not wait:
+                self._connection.execute(f"PRAGMA busy_timeout={_BUSY_S * 1000:.0f}")
         self.last = last
         self.mark()
         return first
@@ -247,13 +259,13 @@ class SpoolFile:
     @property
     def flagged(self) -> bool:
         """Whether somebody has found the file damaged."""
-        return damage_flag(self.path).exists()
+        return os.path.exists(self._flag)  # noqa: PTH110 (asked at every commit)
 
     @property
     def gone(self) -> bool:
         """Whether somebody has deleted or replaced the file."""
         try:
-            return self.path.stat().st_ino != self._inode
+            return os.stat(self._where).st_ino != self._inode  # noqa: PTH116 (asked at every commit)
         except FileNotFoundError:
             return True
 
