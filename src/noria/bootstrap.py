@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from noria.adapters.clock import SystemClock
 from noria.adapters.sqlite import SqliteState, file_of, is_current
 from noria.domain.deployment import CommandLine
-from noria.domain.model import ModelVersion, Trusted
-from noria.domain.run import Run, RunState
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, Meters, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
@@ -180,6 +178,7 @@ def host(settings: Settings, models: ModelRegistry, store: StateStore) -> "Proje
     from noria.adapters.external import ExternalHost
     from noria.adapters.hosts import ProjectHost
     from noria.adapters.local import LocalHost
+    from noria.adapters.trust import trusts
 
     local = LocalHost(
         settings.run_dir,
@@ -190,18 +189,6 @@ def host(settings: Settings, models: ModelRegistry, store: StateStore) -> "Proje
         folder=settings.root,
     )
     return ProjectHost(local, ExternalHost(settings.run_dir / "external", lambda: settings.project.upstreams))
-
-
-def trusts(store: StateStore, version: ModelVersion, files: Path) -> bool:
-    """Whether a version's files may run code: a run of this project made them or a person answers for them, and they
-    are still the same."""
-    from noria.adapters.modelfiles import checksum
-
-    made = any(
-        run.state is RunState.SUCCEEDED and (run.model, run.version) == (version.name, version.version)
-        for run in store.find(Run)
-    )
-    return (made or store.get(Trusted, version.checksum) is not None) and checksum(files) == version.checksum
 
 
 def upstream(project: Callable[[], Project]) -> "ProjectUpstream":

@@ -8,46 +8,11 @@ from typing import Any
 
 import pytest
 
+from fakes.asgi import Caller, Reply
 from noria.modelserver.app import MAX_BODY, App
 from noria.modelserver.batching import Answer, Batcher, Call
 
 JSON = ((b"content-type", b"application/json"),)
-
-
-class Reply:
-    """What an ASGI application sent."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], dict(message["headers"])
-        else:
-            self.body += message["body"]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Caller:
-    """Sends its chunks, then stays until told to leave."""
-
-    def __init__(self, *chunks: bytes) -> None:
-        self.messages = [
-            {"type": "http.request", "body": chunk, "more_body": number + 1 < len(chunks)}
-            for number, chunk in enumerate(chunks)
-        ]
-        self.leave = asyncio.Event()
-
-    async def receive(self) -> Any:
-        if self.messages:
-            return self.messages.pop(0)
-        await self.leave.wait()
-        return {"type": "http.disconnect"}
 
 
 class Model:

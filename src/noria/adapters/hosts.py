@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from noria.adapters.external import ExternalHost
 from noria.adapters.local import LocalHost
-from noria.domain.deployment import wire_of
 from noria.domain.endpoint import Wire
 from noria.domain.model import Flavor, ModelVersion
 from noria.ports import ModelHost
@@ -19,7 +18,7 @@ class ProjectHost:
 
     def wire(self, version: ModelVersion) -> Wire:
         """See `ports.ModelHost`."""
-        return wire_of(version)
+        return self._of(version).wire(version)
 
     def start(self, version: ModelVersion) -> str:
         """See `ports.ModelHost`."""

@@ -23,8 +23,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from noria.adapters.codec import decode, encode, error_from_json, error_to_json
+from noria.adapters.packages import chats, describe
 from noria.adapters.processes import answers, birth
-from noria.domain.deployment import CommandLine, wire_of
+from noria.domain.deployment import WIRE, CommandLine, wire_of
 from noria.domain.endpoint import Wire
 from noria.domain.errors import NoriaError, NotReady, Refused, StorageCorrupted, UnknownModel, UpstreamFailed
 from noria.domain.model import Flavor, ModelVersion
@@ -93,7 +94,10 @@ class LocalHost:
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def wire(self, version: ModelVersion) -> Wire:
-        """See `ports.ModelHost`."""
+        """See `ports.ModelHost`; a model that others registered says in its own description whether it chats."""
+        if version.flavor is Flavor.PYFUNC and WIRE not in version.tags:
+            with suppress(NoriaError):
+                return Wire.OPENAI if chats(describe(self._download(version))) else Wire.MLFLOW
         return wire_of(version)
 
     def start(self, version: ModelVersion) -> str:

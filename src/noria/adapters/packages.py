@@ -62,7 +62,7 @@ def prepare(path: Path, scratch: Path) -> Package:
         InvalidData: It is nothing that can be served; the remedy says what is.
     """
     if path.is_file() and path.suffix == ".gguf":
-        return Package(path, Flavor.GGUF)
+        return Package(path, Flavor.GGUF, chats=True)
     if path.is_file() and path.suffix in (".skops", ".onnx"):
         folder = _wrap_skops(path, scratch) if path.suffix == ".skops" else _wrap_onnx(path, scratch)
     elif (path / "MLmodel").is_file():
@@ -70,15 +70,23 @@ def prepare(path: Path, scratch: Path) -> Package:
     elif (path / "config.json").is_file() and any(path.glob("*.safetensors")):
         folder = _wrap_transformers(path, scratch)
     elif len(files := [*path.glob("*.gguf")]) == 1:
-        return Package(files[0], Flavor.GGUF)
+        return Package(files[0], Flavor.GGUF, chats=True)
     else:
         raise InvalidData(f"{path} is nothing that can be served{_hint(path)}.", ACCEPTED)
     try:
-        return Package(folder, Flavor.PYFUNC, tuple(risks(folder)))
+        return Package(folder, Flavor.PYFUNC, tuple(risks(folder)), chats(describe(folder)))
     except NoriaError:
         raise
     except Exception as error:  # zipfile's and skops's own, and what an MLmodel can lack
         raise InvalidData(f"{path.name} can't be read: {type(error).__name__}: {error}.", ACCEPTED) from error
+
+
+def chats(description: Mapping[str, Any]) -> bool:
+    """Whether an MLflow model takes a conversation: its MLmodel names that task, or its inputs are `messages`."""
+    if (description.get("metadata") or {}).get("task") == "llm/v1/chat":
+        return True
+    inputs = json.loads((description.get("signature") or {}).get("inputs") or "[]")
+    return any(each.get("name") == "messages" for each in inputs)
 
 
 def risks(folder: Path) -> list[str]:

@@ -98,8 +98,10 @@ class CommandLine:
 
 def wire_of(version: ModelVersion) -> Wire:
     """The protocol that a version is asked with."""
+    if version.flavor is Flavor.GGUF:
+        return Wire.OPENAI
     default = Wire.MLFLOW if version.flavor is Flavor.PYFUNC else Wire.OPENAI
-    return default if version.flavor in (Flavor.PYFUNC, Flavor.GGUF) else Wire(version.tags.get(WIRE, default.value))
+    return Wire(version.tags.get(WIRE, default.value))
 
 
 def _json(value: Mapping[str, object]) -> bytes:

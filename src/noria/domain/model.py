@@ -75,11 +75,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """Model files as the registry keeps them, and what in them could run code when they are loaded."""
+    """Model files as the registry keeps them, what in them could run code when loaded, and whether the model chats."""
 
     path: Path
     flavor: Flavor
     risks: tuple[str, ...] = ()
+    chats: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

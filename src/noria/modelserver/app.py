@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from noria.domain.errors import InvalidRequest, NotReady, Overloaded, RequestTooLarge, UnsupportedMedia
-from noria.modelserver.batching import Batcher
+from noria.modelserver import chat
+from noria.modelserver.batching import Batcher, Call
 from noria.modelserver.wire import encode, parse, reply
 
 log = logging.getLogger(__name__)
@@ -37,18 +38,21 @@ class CallerLeft(Exception):
 
 
 class App:
-    """`POST /invocations`, and `GET /ping`, `/health`, `/version`."""
+    """`POST /invocations`, for a model that chats also `/v1/chat/completions`; `GET /ping`, `/health`, `/version`."""
 
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, batcher: Batcher, *, chats: bool = False) -> None:
         self._batcher = batcher
+        self._chats = chats
         self._version = version("mlflow").encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path, method = scope["path"], scope["method"]
-        if path == "/invocations" and method == "POST":
+        if path == "/invocations" and method == "POST" and not self._chats:
             await self._invoke(scope, receive, send)
+        elif path in ("/invocations", "/v1/chat/completions") and method == "POST" and self._chats:
+            await self._chat(receive, send)
         elif path in ("/ping", "/health") and method == "GET":
             await _respond(send, 200, b"\n")
         elif path == "/version" and method == "GET":
@@ -64,6 +68,21 @@ class App:
                 raise InvalidRequest("The request has no rows.", "Send at least one.")
             answer = await _unless_left(self._batcher.submit(call), receive)
             await _respond(send, 200, reply(answer))
+        except CallerLeft:
+            return
+        except Exception as error:
+            await _fail(send, error)
+
+    async def _chat(self, receive: Receive, send: Send) -> None:
+        try:
+            asked = chat.read(await _body(receive))
+            call = Call([asked], params=chat.PARAMS)
+            [said] = (await _unless_left(self._batcher.submit(call), receive)).predictions
+            if asked.get("stream") is True:
+                usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+                await _respond(send, 200, chat.events(said, usage=usage), (b"content-type", b"text/event-stream"))
+            else:
+                await _respond(send, 200, encode(said))
         except CallerLeft:
             return
         except Exception as error:

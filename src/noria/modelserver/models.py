@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.packages import SAFE_TYPES, describe, risks, unknown_types
+from noria.adapters.packages import SAFE_TYPES, chats, describe, risks, unknown_types
 from noria.domain.errors import InvalidRequest, MissingExtra, UnknownModel, UntrustedArtifact, UpstreamFailed
-from noria.modelserver import formats
+from noria.modelserver import chat, formats
 from noria.modelserver.batching import Answer, Call
 from noria.modelserver.rows import Signature, as_list, shaper
 
@@ -32,10 +32,12 @@ class Model:
     Attributes:
         predict: Answers a call.
         example: The body of a request that the model was logged with, to warm up on; None if there is none.
+        chats: Whether a row is the body of a chat (`chat.call_of`).
     """
 
     predict: Callable[[Call], Answer]
     example: bytes | None = None
+    chats: bool = False
 
 
 def load(folder: Path, *, trust: bool) -> Model:
@@ -49,7 +51,8 @@ def load(folder: Path, *, trust: bool) -> Model:
     """
     description = describe(folder)
     try:
-        predict = _predictor(folder, description["flavors"], Signature.read(description), trust)
+        talks = chats(description) and "onnx" not in description["flavors"]
+        predict = _talker(folder, description, trust) if talks else _predictor(folder, description, trust)
     except (UntrustedArtifact, MissingExtra, UnknownModel):
         raise
     except Exception as error:
@@ -57,11 +60,21 @@ def load(folder: Path, *, trust: bool) -> Model:
             f"The model in {folder.name} can't be loaded: {type(error).__name__}: {error}.",
             "Load it with the package versions in its requirements.txt, or register it again.",
         ) from error
-    return Model(predict, _example(folder, description))
+    return Model(predict, None if talks else _example(folder, description), talks)
 
 
-def _predictor(folder: Path, flavors: Mapping[str, Any], signature: Signature, trust: bool) -> Callable[[Call], Answer]:
+def _talker(folder: Path, description: Mapping[str, Any], trust: bool) -> Callable[[Call], Answer]:
+    """A model that chats, asked through MLflow."""
+    _demand_trust(folder, trust)
+    import mlflow.pyfunc
+
+    names = tuple(name for name, _ in Signature.read(description).columns if name)
+    return chat.predictor(mlflow.pyfunc.load_model(str(folder)), names)
+
+
+def _predictor(folder: Path, description: Mapping[str, Any], trust: bool) -> Callable[[Call], Answer]:
     """The way into a model that its flavors offer, the safest first."""
+    flavors, signature = description["flavors"], Signature.read(description)
     if "sklearn" in flavors:
         return _estimator(folder, flavors["sklearn"], signature, trust)
     if "onnx" in flavors:

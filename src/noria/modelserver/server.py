@@ -36,7 +36,7 @@ async def serve(
     with bind(listen) as listener:
         log.info("ready on %s after %.1f s", listen, time.monotonic() - begun)
         ready()
-        await _listen(App(batcher), listener)
+        await _listen(App(batcher, chats=model.chats), listener)
     batcher.close()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from noria.domain.deployment import wire_of
+from noria.domain.deployment import WIRE, wire_of
 from noria.domain.endpoint import Wire
 from noria.domain.errors import InvalidData, Refused, UnknownEndpoint, UntrustedArtifact
 from noria.domain.events import CandidateRegistered
@@ -109,12 +109,13 @@ class Additions:
     ) -> ModelVersion:
         scratch.mkdir()
         package = self.prepare(origin.path, scratch)
-        _demand_fit(wanted, endpoint, Wire.MLFLOW if package.flavor is Flavor.PYFUNC else Wire.OPENAI)
+        wire = Wire.OPENAI if package.chats else Wire.MLFLOW
+        _demand_fit(wanted, endpoint, wire)
         licence, source = wanted.licence or origin.licence, wanted.source or origin.source
         if not licence or not source:
             missing = "licence is" if not licence else "source is"
             raise Refused(f"Its {missing} not said anywhere.", "Say --licence SPDX and --source TEXT.")
-        tags = {"noria.endpoint": wanted.endpoint}
+        tags = {"noria.endpoint": wanted.endpoint, WIRE: wire.value}
         if package.flavor is Flavor.GGUF and endpoint.gguf is not None:
             tags |= gguf_tags(endpoint.gguf)
         return self.registry.register_file(

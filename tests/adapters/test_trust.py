@@ -9,7 +9,7 @@ from fakes.models import version
 from fakes.release import HandClock
 from fakes.state import FakeState
 from noria.adapters.modelfiles import checksum
-from noria.bootstrap import trusts
+from noria.adapters.trust import trusts
 from noria.domain.model import ModelVersion, Trusted
 from noria.domain.run import Run, RunState, Trigger, TriggerKind
 
