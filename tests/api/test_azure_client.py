@@ -120,7 +120,12 @@ def spoken(delta, finish=None):
     return [{**chat("")[0], "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}]
 
 
-async def test_tools_and_shapes_and_all_that_a_model_may_know_reach_it_untouched(tmp_path):
+def plain(site) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{site.url}/v1", api_key="unused", max_retries=0)
+
+
+@pytest.mark.parametrize("connected", [azure, plain])
+async def test_tools_and_shapes_and_all_that_a_model_may_know_reach_it_untouched(tmp_path, connected):
     asked_for = []
 
     def handle(asked):
@@ -133,7 +138,7 @@ async def test_tools_and_shapes_and_all_that_a_model_may_know_reach_it_untouched
         choice = {"message": message, "finish_reason": "stop", "logprobs": {"content": [token]}}
         return reply({**completion(""), "choices": [{"index": n, **choice} for n in range(2)]})
 
-    async with running(tmp_path, labels, handle) as site, azure(site) as client:
+    async with running(tmp_path, labels, handle) as site, connected(site) as client:
         parsed = await client.chat.completions.parse(
             model="assistant", messages=HELLO, response_format=Person, n=2, logprobs=True, stop=["x"], seed=7,
             extra_body={"min_p": 0.1},

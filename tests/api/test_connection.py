@@ -158,6 +158,14 @@ async def test_what_is_not_http_is_told_in_json_and_closed(site, connect, garbag
     assert site.intents == []
 
 
+async def test_who_connects_and_says_nothing_is_let_go(site, connect):
+    site.serving.config.timeout_keep_alive = 0.3
+    silent, blank = await connect(site), await connect(site)
+    await blank.send(b"\r\n")
+    assert await silent.closed() == await blank.closed() == b""
+    await until(lambda: not site.serving.server_state.connections)
+
+
 async def test_blank_lines_before_a_request_keep_nobody_waiting(site, connect):
     wire = await connect(site)
     await wire.send(b"\r\n")
