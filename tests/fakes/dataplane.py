@@ -32,6 +32,7 @@ from noria.serving.shipping import Shipper
 YAML = """
 project: shop
 server: {{max_body_bytes: 10_000_000{server}}}
+upstreams: {{{upstreams}}}
 endpoints:
   triage: &triage
     task: classification
@@ -44,9 +45,10 @@ endpoints:
     timeout: 30s
     gguf: {{gguf: none.gguf, licence: MIT, source: here}}
   hasty-triage: {{<<: *triage, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
-  hasty-assistant: {{<<: *assistant, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
+  hasty-assistant: &hasty {{<<: *assistant, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
+{endpoints}
 """
-COLUMNS = ["databricks_request_id", "client_request_id", "status_code", "outcome", "spool", "sequence", "endpoint"]
+COLUMNS = ["databricks_request_id", "client_request_id", "status_code", "outcome", "spool", "sequence", "requester"]
 PATIENCE_S = 30.0
 
 
@@ -67,16 +69,22 @@ class DataPlane:
     Attributes:
         root: The project's folder.
         server: More of the project file's `server`, beginning with a comma.
+        upstreams: Its upstreams, as a flow mapping's inside.
+        endpoints: More endpoints, as lines of YAML.
     """
 
     root: Path
     server: str = ""
+    upstreams: str = ""
+    endpoints: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """Name → process, also of dead ones."""
 
     def __post_init__(self) -> None:
         write_project(self.root, with_llm=False)
-        (self.root / "noria.yaml").write_text(YAML.format(server=self.server))
+        (self.root / "noria.yaml").write_text(
+            YAML.format(server=self.server, upstreams=self.upstreams, endpoints=self.endpoints)
+        )
         self.settings = bootstrap.settings(self.root)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port = self.listener.getsockname()[1]
