@@ -119,6 +119,10 @@ class DataPlane:
         arguments = [str(self.spools), str(self.tables)]
         return self._start("shipper", ["-m", "fakes.dying", dies, str(nth), "fakes.shipping", *arguments])
 
+    def worker(self, dies: str = "", nth: int = 1) -> subprocess.Popen[bytes]:
+        """Start the project's real worker, which kills itself at a point, or at none."""
+        return self._start("worker", ["-m", "fakes.dying", dies, str(nth), "noria.worker", "--project", str(self.root)])
+
     def _start(self, name: str, arguments: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         with (self.root / f"{name}.log").open("ab") as log:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from fakes.credentials import FixedCredentials
 from fakes.upstream import FakeUpstream, Script, Step, labels, listening, reply
@@ -183,3 +184,18 @@ async def test_the_adapter_reaches_servers_over_tcp_too():
     assert caught.value.sent is False
     assert not await upstream.reachable(url)
     await upstream.aclose()
+
+
+def test_connections_that_never_came_about_are_not_waited_for_at_the_end(tmp_path):
+    async def ask_nobody():
+        upstream = HttpUpstream()
+        for url in (f"unix:{tmp_path}/nobody.sock", "http://127.0.0.1:1"):
+            with pytest.raises(UpstreamFailed):
+                await upstream.post(url, "/invocations", b"{}", {}, 1.0)
+        async with asyncio.timeout(5):
+            await upstream.aclose()
+
+    with asyncio.Runner(
+        loop_factory=uvloop.new_event_loop
+    ) as runner:  # the API's loop makes a protocol before it connects
+        runner.run(ask_nobody())

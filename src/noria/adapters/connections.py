@@ -27,6 +27,10 @@ class Owner(Protocol):
 
     url: str
 
+    def made(self, connection: "Connection") -> None:
+        """It is open."""
+        ...
+
     def released(self, connection: "Connection") -> None:
         """It can have another exchange."""
         ...
@@ -196,6 +200,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
         self._transport = transport
+        self._owner.made(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""

@@ -125,9 +125,9 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 if self._socket:
-                    _, connection = await loop.create_unix_connection(self._new, self._socket)
+                    _, connection = await loop.create_unix_connection(lambda: Connection(self), self._socket)
                 else:
-                    _, connection = await loop.create_connection(self._new, self._host, self._port)
+                    _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
         except TimeoutError as error:
             raise UpstreamTimeout(
                 f"The model server at {self.url} took no connection in time.", REMEDY, sent=False
@@ -135,6 +135,10 @@ class Pool:
         except (OSError, ValueError) as error:
             raise UpstreamFailed(f"The model server at {self.url} is not listening.", REMEDY, sent=False) from error
         return connection
+
+    def made(self, connection: Connection) -> None:
+        """A connection is open; one that never was, since nobody listened, is none to wait for at the end."""
+        self._connections.add(connection)
 
     def released(self, connection: Connection) -> None:
         """A connection's exchange is over and it can have another one."""
@@ -158,11 +162,6 @@ class Pool:
             connection.abort()
         if closing:
             await asyncio.wait(closing)
-
-    def _new(self) -> Connection:
-        connection = Connection(self)
-        self._connections.add(connection)
-        return connection
 
     def _reap(self) -> None:
         """Close what was idle for too long."""
