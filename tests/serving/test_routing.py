@@ -10,9 +10,12 @@ import pytest
 from fakes.plane import ASSISTANT, TRIAGE, Plane, route, target
 from fakes.story import PROJECT
 from fakes.upstream import Script, Step, chat, completion, events, labels, listening, reply, talker
+from noria.adapters.credentials import UpstreamCredentials
 from noria.adapters.upstream import HttpUpstream
+from noria.adapters.upstreams import ProjectUpstream
 from noria.domain.endpoint import Role, Wire
 from noria.serving.breaker import BreakerState
+from noria.settings import Upstream
 
 ENDPOINTS = PROJECT.endpoints
 MORE = PROJECT.model_copy(
@@ -434,6 +437,28 @@ async def test_over_sockets_another_answers_too(how, stream, tmp_path):
         said = await spoken(answer) if stream else json.loads(answer.body)["choices"][0]["message"]["content"]
         assert said == "Y"
         await upstream.aclose()
+
+
+@pytest.mark.parametrize("why", ["nobody listens", "no key", "500", "reset"])
+async def test_a_local_model_stands_in_for_a_service_elsewhere(why, tmp_path):
+    keys = {} if why == "no key" else {"AZURE_KEY": "k"}
+    async with (
+        listening(lambda _: replace(failing()[why])) as there,
+        listening(talker("local"), tmp_path) as here,
+    ):
+        url = "http://127.0.0.1:9" if why == "nobody listens" else there
+        settings = {"azure": Upstream(kind="openai", url=url, key="AZURE_KEY", private=True)}
+        upstream = ProjectUpstream(
+            HttpUpstream(), lambda: settings, UpstreamCredentials(lambda name: keys.get(name, ""))
+        )
+        made = plane(
+            {}, routes=(_at(ASSISTANT, "upstream:azure/gpt-4o"), _at(SPARE, here)), upstream=upstream, patience_s=5.0
+        )
+        made.rule("assistant", breaker_failures=2)
+        answers = [await made.chat() for _ in range(3)]
+        await upstream.aclose()
+    assert [answer.version for answer in answers] == ["spare/7"] * 3
+    assert [outcome.errors[-1] for outcome in made.outcomes] == ["fallback_from_assistant"] * 3
 
 
 async def test_over_sockets_a_short_retry_after_is_waited_for():
