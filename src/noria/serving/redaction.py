@@ -171,7 +171,10 @@ class Redactor:
         if not suspects:
             return False
         bare = _FIELD_NUMBER.sub('":', body)
-        for _, _, pattern, part in suspects:
+        glance = _Glance(bare)
+        for _, may_hold, pattern, part in suspects:
+            if not may_hold(glance):
+                continue
             for checked, match in enumerate(pattern.finditer(bare)):
                 if checked == _MOST_CHECKED or part(match, "") is not None:
                     return True

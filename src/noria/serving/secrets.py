@@ -35,6 +35,7 @@ _LONG: Final = (
     *(b"accountkey=", b"sharedaccesskey=", b"sig="),
 )
 """A secret without a mark before it is a long word that holds one of these, in lower case."""
+_HINT: Final = re.compile(b"|".join(map(re.escape, _LONG)))
 _SHORTEST: Final = 14
 """No secret of that kind is shorter."""
 _MARKED: Final = ("://", "password: ", "api-key: ", "private key", "access_key = ", "bearer ")
@@ -55,7 +56,11 @@ def may_hold_secret(text: str) -> bool:
     if "=" in lower and any(mark in lower for mark in _EQUAL):
         return True
     words = text.encode(errors="replace").translate(_WORDS)
-    if _LONG_WORD not in words.translate(_ALIKE):
-        return False
-    long = b" ".join(word for word in words.split() if len(word) >= _SHORTEST)
-    return any(hint in long for hint in _LONG)
+    alike = words.translate(_ALIKE)
+    begin = alike.find(_LONG_WORD)
+    while begin >= 0:
+        end = alike.find(b" ", begin)
+        if _HINT.search(words, begin, end if end >= 0 else len(words)):
+            return True
+        begin = alike.find(_LONG_WORD, end) if end >= 0 else -1
+    return False
