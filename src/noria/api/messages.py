@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from noria.api.problems import RequestTimeout
+from noria.api.whole import write_whole
 from noria.domain.errors import RequestTooLarge, UnsupportedMedia
 from noria.domain.key import ApiKey
 
@@ -199,9 +200,11 @@ async def respond(
     headers: tuple[tuple[str, str], ...] = (),
 ) -> None:
     """Send a whole response; empty header values are left out."""
-    await begin(
-        send, request_id, status, (("content-length", str(len(body))), ("content-type", content_type), *headers)
-    )
+    first = (("content-length", str(len(body))), ("content-type", content_type))
+    pairs = [*first, *[pair for pair in headers if pair[1]], ("x-request-id", request_id)]
+    if write_whole(send, status, pairs, body):
+        return
+    await begin(send, request_id, status, (*first, *headers))
     await send({"type": "http.response.body", "body": body})
 
 
