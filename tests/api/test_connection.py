@@ -260,6 +260,17 @@ async def test_a_long_answer_that_nobody_takes_is_dropped_with_its_connection(tm
         await until(lambda: not connections)
 
 
+async def test_a_caller_who_takes_one_long_answer_after_the_other_is_left_alone(tmp_path, connect):
+    long = reply({"predictions": ["x" * 3_000_000]})
+    async with running(tmp_path, lambda _: long, project=QUICK) as site:
+        wire = await connect(site)
+        for _ in range(4):
+            await wire.send(post(b'{"input": "a"}'))
+            await asyncio.sleep(0.25)
+            assert len((await wire.answer())[2]) == 3_000_002
+        assert site.endings == [("answered", 200)] * 4
+
+
 # --- as many as there is room for ---
 
 

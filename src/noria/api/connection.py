@@ -91,6 +91,7 @@ class Connection(HttpToolsProtocol):
         self._before_offer: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._left_to_take = 0
+        self._take_timer: asyncio.TimerHandle | None = None
 
     # --- the connection's life ---
 
@@ -114,6 +115,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._end_head()
+        self._end_taking()
 
     def shutdown(self) -> None:
         """We stop: what is under way is finished, and what arrives now is the last."""
@@ -212,19 +214,29 @@ class Connection(HttpToolsProtocol):
         """An answer is written, but perhaps not taken yet."""
         super().on_response_complete()
         if self.flow.write_paused:
-            self._left_to_take = self.transport.get_write_buffer_size()
-            self.loop.call_later(self._slow_s, self._look_whether_taken)
+            self._await_taking()
+
+    def resume_writing(self) -> None:
+        """What was written is on its way."""
+        super().resume_writing()
+        self._end_taking()
+
+    def _await_taking(self) -> None:
+        self._end_taking()
+        self._left_to_take = self.transport.get_write_buffer_size()
+        self._take_timer = self.loop.call_later(self._slow_s, self._look_whether_taken)
+
+    def _end_taking(self) -> None:
+        if self._take_timer is not None:
+            self._take_timer.cancel()
+            self._take_timer = None
 
     def _look_whether_taken(self) -> None:
         """Give up a caller who lets a written answer lie."""
-        left = self.transport.get_write_buffer_size()
-        if not left or self.parser is None:
-            return
-        if left > self._left_to_take - PIECE:
+        if self.transport.get_write_buffer_size() > self._left_to_take - PIECE:
             self.transport.abort()
-            return
-        self._left_to_take = left
-        self.loop.call_later(self._slow_s, self._look_whether_taken)
+        else:
+            self._await_taking()
 
     # --- whom we end it with ---
 

@@ -62,13 +62,13 @@ _STREAM: dict[str, Schema] = {
     "model": {**TEXT, "description": "The endpoint; needed where the address doesn't name it."},
     "stream": {"type": ["boolean", "null"], "description": "Server-sent events that end with `[DONE]`."},
     "stream_options": {"type": ["object", "null"], "properties": {"include_usage": {"type": ["boolean", "null"]}}},
-    "user": {"type": ["string", "null"]},
+    "user": {"description": "Whoever should be answered by the same version again; a string."},
     "metadata": _METADATA,
 }
 
 REQUESTS: dict[str, Schema] = {
     "Predict": thing(
-        ("input",), True, input={"anyOf": [_ITEM, many(_ITEM, 1)], "description": "One item, or a list."},
+        ("input",), True, input={"anyOf": [_ITEM, many({}, 1)], "description": "One item, or a list."},
         metadata=_METADATA,
     ),
     "Invocations": {
