@@ -1,7 +1,8 @@
 """Turns log entries into rows of the tables. What no row can hold becomes a dead letter, and its neighbours don't."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -97,7 +98,7 @@ def _inference(spool: str, answered: Sequence[Answered]) -> pa.Table:
         "client_request_id": [intent.client_request_id or None for intent in intents],
         "request_time": received,
         "status_code": [outcome.status for outcome in outcomes],
-        "sampling_fraction": [1.0] * len(answered),
+        "sampling_fraction": pa.repeat(pa.scalar(1.0, pa.float64()), len(answered)),
         "execution_duration_ms": [(outcome.duration_us + 500) // 1000 for outcome in outcomes],
         "request": _text([intent.request for intent in intents], errors),
         "response": _text([outcome.response for outcome in outcomes], errors),
@@ -107,16 +108,16 @@ def _inference(spool: str, answered: Sequence[Answered]) -> pa.Table:
         "endpoint": [intent.endpoint for intent in intents],
         "model_name": [model for model, _ in served],
         "model_version": [version for _, version in served],
-        "route": [intent.role.value for intent in intents],
-        "outcome": [outcome.kind.value for outcome in outcomes],
+        "route": [str(intent.role) for intent in intents],
+        "outcome": [str(outcome.kind) for outcome in outcomes],
         "finished_time": _times([outcome.finished_us for outcome in outcomes]),
         "ttft_ms": [None if outcome.ttft_us is None else outcome.ttft_us / 1000 for outcome in outcomes],
         "input_tokens": [outcome.input_tokens for outcome in outcomes],
         "output_tokens": [outcome.output_tokens for outcome in outcomes],
-        "metadata": [list(intent.metadata.items()) for intent in intents],
+        "metadata": _maps([intent.metadata for intent in intents]),
         "shadow_of": [intent.shadow_of or None for intent in intents],
         "policy_hash": [intent.policy_hash or None for intent in intents],
-        "spool": [spool] * len(answered),
+        "spool": pa.repeat(pa.scalar(spool, pa.string()), len(answered)),
         "sequence": numbers,
         "tries": [outcome.tries for outcome in outcomes],
         "cache_hit": [outcome.cache_hit for outcome in outcomes],
@@ -159,6 +160,16 @@ def _times(microseconds: list[int]) -> pa.Array:
     if microseconds and not 0 <= min(microseconds) <= max(microseconds) <= LATEST_US:
         raise ValueError("a time is not between 1970 and 9999")
     return pa.array(microseconds, pa.int64())
+
+
+def _maps(maps: list[Mapping[str, str]]) -> pa.Array:
+    """Maps as one array, built from its parts: several times as fast as from a list of pairs for each."""
+    offsets = list(accumulate(map(len, maps), initial=0))
+    keys = [key for each in maps for key in each]
+    values = [value for each in maps for value in each.values()]
+    return pa.MapArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(keys, pa.string()), pa.array(values, pa.string())
+    )
 
 
 def _dates(microseconds: pa.Array) -> pa.Array:
