@@ -407,6 +407,23 @@ def test_readers_go_on_while_a_table_is_tidied_and_old_rows_are_deleted(real):
     assert real.scan("inference").num_rows == 60
 
 
+def test_no_body_gets_into_the_transaction_log(real, tmp_path):
+    rows = requests(*range(20))
+    for version, name in enumerate(("request", "response")):
+        bodies = pa.array([f"secret {name} {n}" for n in range(20)], pa.string())
+        written = rows.set_column(rows.schema.get_field_index(name), name, bodies)
+        real.append("inference", written, "a", version + 1)
+    said = pa.Table.from_pylist([{"comment": "secret", "feedback_time": NOON, "feedback_id": "f"}], schema=FEEDBACK)
+    real.append("feedback", said, "a", 1)
+    for version in range(3, 20):
+        real.append("inference", requests(0), "a", version)
+    real.optimize("inference")
+    real.expire("inference", "triage", NOON + timedelta(hours=5))
+    logs = [file for file in (tmp_path / "tables").rglob("_delta_log/*") if file.is_file()]
+    assert len(logs) > 20
+    assert not any(b"secret" in file.read_bytes() for file in logs)
+
+
 # --- tables of an older version of Noria ---
 
 NEW = ["tries", "cache_hit", "cost_usd", "trace_id", "span_id", "parent_span_id"]

@@ -14,6 +14,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import (
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -27,7 +28,14 @@ from noria.adapters.delta_view import DeltaView, absent, conditions, scanned
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
 from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
 
-_ZSTD: Final = WriterProperties(compression="ZSTD", compression_level=3)
+_LONG: Final = {
+    "inference": ("request", "response"),
+    "feedback": ("comment",),
+    "dead_letter": ("payload", "reason"),
+}
+"""Columns that may be long. Statistics of them would put whole bodies into the transaction log, where every reader of
+the table would load them and no retention would find them."""
+_PLAIN: Final = ColumnProperties(statistics_enabled="NONE", dictionary_enabled=False)
 _TRIES: Final = 5
 _TIDY_EVERY: Final = 32
 """Versions after which a table's small files are put together: every reader and writer pays for each file."""
@@ -64,7 +72,7 @@ class DeltaStore:
                     rows,
                     mode="append",
                     schema_mode="merge" if absent(handle, table) else None,
-                    writer_properties=_ZSTD,
+                    writer_properties=_writing(table),
                     commit_properties=once,
                     post_commithook_properties=_NO_HOOKS,
                 )
@@ -72,7 +80,7 @@ class DeltaStore:
                 continue
             except (DeltaError, OSError) as error:
                 raise _unwritable(table, error) from error
-            self._tidy(handle)
+            self._tidy(handle, table)
             return True
         raise Conflict(f"The table {table} is written by others all the time.", "The worker tries again.")
 
@@ -120,7 +128,9 @@ class DeltaStore:
             try:
                 if (handle := self._open(table)) is None:
                     return 0
-                done = handle.delete(" AND ".join(parts), writer_properties=_ZSTD, post_commithook_properties=_NO_HOOKS)
+                done = handle.delete(
+                    " AND ".join(parts), writer_properties=_writing(table), post_commithook_properties=_NO_HOOKS
+                )
                 return int(done["num_deleted_rows"] or 0)
             except CommitFailedError:  # another writer was faster: look again at what is there
                 continue
@@ -145,7 +155,7 @@ class DeltaStore:
             return {"files": 0, "compacted": 0, "deleted": 0}
         files = len(handle.file_uris())
         try:
-            compacted = _compacted(handle, None) if _crowded(handle) else 0
+            compacted = _compacted(handle, table, None) if _crowded(handle) else 0
             handle.create_checkpoint()
             handle.cleanup_metadata()
             hours = int(retention.total_seconds() // 3600)
@@ -157,12 +167,12 @@ class DeltaStore:
         return {"files": files, "compacted": compacted, "deleted": len(deleted)}
 
     @staticmethod
-    def _tidy(handle: DeltaTable) -> None:
+    def _tidy(handle: DeltaTable, table: str) -> None:
         """Every so many versions, put small files together. Best done now, but the rows are safe without it."""
         if handle.version() % _TIDY_EVERY == 0:
             with contextlib.suppress(DeltaError, OSError):
                 if _crowded(handle):
-                    _compacted(handle, _SMALL_BYTES)
+                    _compacted(handle, table, _SMALL_BYTES)
                 handle.create_checkpoint()
 
     def _uri(self, table: str) -> str:
@@ -209,9 +219,18 @@ def _crowded(handle: DeltaTable) -> bool:
     return any(count >= _CROWD for count in small["count_all"].to_pylist())
 
 
-def _compacted(handle: DeltaTable, target_bytes: int | None) -> int:
+def _writing(table: str) -> WriterProperties:
+    """How a table's files are written."""
+    plain = dict.fromkeys(_LONG.get(table, ()), _PLAIN)
+    return WriterProperties(compression="ZSTD", compression_level=3, column_properties=plain or None)
+
+
+def _compacted(handle: DeltaTable, table: str, target_bytes: int | None) -> int:
     """Put small files together into files of about that size; how many there were."""
     done = handle.optimize.compact(
-        target_size=target_bytes, writer_properties=_ZSTD, post_commithook_properties=_NO_HOOKS
+        target_size=target_bytes,
+        max_concurrent_tasks=1,  # each holds the files that it puts together in memory
+        writer_properties=_writing(table),
+        post_commithook_properties=_NO_HOOKS,
     )
     return int(done["numFilesRemoved"])

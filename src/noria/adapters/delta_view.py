@@ -8,11 +8,13 @@ import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, QueryBuilder, convert_to_deltalake
 
 from noria.domain.errors import InvalidRequest
 from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
@@ -23,7 +25,7 @@ _WRITES: Final = re.compile(
     r"\b(?:insert|update|delete|copy|create|drop|alter|truncate|merge|set|load|unload|call|grant|analyze)\b|;\s*\S",
     re.I,
 )
-_SMALL_STEPS: Final = ("SET datafusion.execution.batch_size = 256", "SET datafusion.execution.target_partitions = 1")
+_SMALL_STEPS: Final = ("SET datafusion.execution.batch_size = 16", "SET datafusion.execution.target_partitions = 1")
 """A few huge bodies at a time, not thousands."""
 _ONE_ID: Final = "OVER (PARTITION BY request_id, feedback_id ORDER BY feedback_time, spool, sequence)"
 _SAME: Final = " AND ".join(
@@ -159,10 +161,10 @@ def _register(
     if handle is not None and first is None and not missing and table != "feedback":
         builder.register(table, handle)
         return
-    rest = DeltaTable.create(scratch, schema=schema)
-    if first is not None:
-        batches = (batch for rows_ in _chained(first, rows) for batch in rows_.to_batches())
-        write_deltalake(rest, pa.RecordBatchReader.from_batches(schema, batches), mode="append")
+    if first is None:
+        rest = DeltaTable.create(scratch, schema=schema)
+    else:
+        rest = _written(scratch, schema, _chained(first, rows))
     names = [f'"{name}"' for name in schema.names]
     source = f"SELECT {', '.join(names)} FROM {table}__rest"  # noqa: S608 (names from the schema)
     builder.register(f"{table}__rest", rest)
@@ -173,6 +175,16 @@ def _register(
     if table == "feedback":
         source = _said(source, ", ".join(names))
     builder.execute(f"CREATE VIEW {table} AS {source}")
+
+
+def _written(scratch: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> DeltaTable:
+    """Rows as a table on disk, a row group a piece: Delta's own writer would gather all of them in memory."""
+    Path(scratch).mkdir()
+    with pq.ParquetWriter(f"{scratch}/rest.parquet", schema, compression="zstd", use_dictionary=False) as writer:
+        for piece in pieces:
+            writer.write_table(piece)
+    convert_to_deltalake(scratch)
+    return DeltaTable(scratch)
 
 
 def _said(source: str, names: str) -> str:

@@ -25,7 +25,7 @@ from noria.adapters.spool_salvage import salvaged
 from noria.domain.errors import StorageCorrupted
 from noria.ports import Poison
 
-_READ_BYTES: Final = 64 << 20
+_READ_BYTES: Final = 16 << 20
 """A read ends early after this many bytes, so that a few huge bodies don't fill the worker's memory."""
 _TRIM_ROWS: Final = 64
 """Rows dropped in one transaction: an API process waits for its turn to append meanwhile."""

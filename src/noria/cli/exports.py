@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+GROUP_ROWS, GROUP_BYTES = 10_000, 32 << 20
+"""Rows of a row group in Parquet, and bytes at which it has fewer."""
 Writer = Callable[[Path, Iterable["pa.Table"]], int]
 
 
@@ -60,12 +62,26 @@ def _whole(path: Path) -> "Iterator[Path]":
         part.unlink(missing_ok=True)
 
 
+def _gathered(pieces: Iterable["pa.Table"]) -> "Iterator[pa.Table]":
+    """Pieces put together to the size of a good row group, or less where bodies are huge."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(each.num_rows for each in waiting) >= GROUP_ROWS or sum(each.nbytes for each in waiting) >= GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
 def _parquet(path: Path, pieces: Iterable["pa.Table"]) -> int:
     import pyarrow.parquet as pq
 
     rows, writer = 0, None
     try:
-        for piece in pieces:
+        for piece in _gathered(pieces):
             writer = writer or pq.ParquetWriter(path, piece.schema, compression="zstd")
             writer.write_table(piece)
             rows += piece.num_rows
