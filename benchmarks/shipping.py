@@ -33,7 +33,7 @@ GROUP = 64
 """Entries that one commit of a busy spool holds."""
 
 
-def measure(rows: int = ROWS, rounds: int = 3) -> dict[str, float]:
+def measure(rows: int = ROWS, rounds: int = 5) -> dict[str, float]:
     """Ship that many records and say how that went.
 
     Args:
