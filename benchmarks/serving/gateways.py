@@ -32,20 +32,21 @@ OURS = ("direct", "bare", "durable")
 
 
 @contextmanager
-def running(work: Path, *names: str) -> Iterator[tuple[dict[str, Server], dict[str, Target]]]:
+def running(work: Path, *names: str, own_socket: bool = True) -> Iterator[tuple[dict[str, Server], dict[str, Target]]]:
     """The mock upstream (`direct`), and Noria before it as asked for: `bare`, `durable`."""
     servers, targets = {}, {}
     with ExitStack() as stack:
-        mock = stack.enter_context(
-            Server("direct", [sys.executable, "-m", "benchmarks.serving.mock", "--port", "{port}"], work)
-        )
+        listens = work / "mock.sock"
+        listens.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "benchmarks.serving.mock", "--port", "{port}", "--socket", str(listens)]
+        mock = stack.enter_context(Server("direct", command, work))
         servers["direct"], targets["direct"] = mock, Target(mock.port, CHAT, BODY)
         mock.wait(targets["direct"])
         for name in names:
             module = "benchmarks.serving.bare" if name == "bare" else "noria.api"
             root = work / f"{name}-project"
             if not root.exists():
-                project.make(root, f"http://127.0.0.1:{mock.port}")
+                project.make(root, f"unix:{listens}" if own_socket else f"http://127.0.0.1:{mock.port}")
             command = [sys.executable, "-m", module, "--project", str(root), "--port", "{port}"]
             server = stack.enter_context(Server(name, command, work))
             servers[name], targets[name] = server, Target(server.port, CHAT, BODY)

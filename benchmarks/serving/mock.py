@@ -1,15 +1,18 @@
-"""The model server that every gateway is put before: it answers at once, and streams at the pace that the caller names.
+"""The model server that every gateway is put before: it answers at once, and streams at the pace that is asked for.
 
-`python -m benchmarks.serving.mock --port N`. A request's `user` may say `chunks/seconds-between-two`, as in `80/0.025`.
+`python -m benchmarks.serving.mock --port N --socket PATH` listens on both. In a request `max_tokens` says how many
+chunks a stream has, and `pause_ms` how long it waits between two.
 """
 
 import argparse
 import asyncio
+import socket
 from typing import Any
 
 import msgspec
 import uvicorn
 
+BACKLOG = 2048
 HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "bench"}
 WORDS = "The wheel turns as long as the river runs, and the river asks for nothing in return."
 WHOLE = msgspec.json.encode(
@@ -52,11 +55,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 async def _stream(asked: dict[str, Any], send: Any) -> None:
     """Chunks on the beat, whatever happened to the ones before."""
-    count, _, pause = str(asked.get("user", "20/0")).partition("/")
+    count, pause_s = asked.get("max_tokens", 20), asked.get("pause_ms", 0) / 1000
     await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
     loop = asyncio.get_running_loop()
-    begun, pause_s = loop.time(), float(pause or 0)
-    for number in range(int(count)):
+    begun = loop.time()
+    for number in range(count):
         if (wait := begun + number * pause_s - loop.time()) > 0:
             await asyncio.sleep(wait)
         await send({"type": "http.response.body", "body": WORD if number else FIRST, "more_body": True})
@@ -67,17 +70,15 @@ def main() -> None:
     """Serve until told to stop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=parser.parse_args().port,
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        backlog=2048,
+    parser.add_argument("--socket", required=True)
+    options = parser.parse_args()
+    local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    local.bind(options.socket)
+    local.listen(BACKLOG)
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="warning", backlog=BACKLOG
     )
+    uvicorn.Server(config).run([socket.create_server(("127.0.0.1", options.port), backlog=BACKLOG), local])
 
 
 if __name__ == "__main__":

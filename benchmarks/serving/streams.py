@@ -16,22 +16,22 @@ PAUSE_S = 0.025
 """Between two chunks of a stream, in seconds: 40 tokens a second, as large models give them."""
 
 
-def _asking(target: Target, pace: str) -> Target:
-    value = msgspec.json.decode(gateways.BODY) | {"stream": True, "user": pace}
+def _asking(target: Target, chunks: int, pause_s: float) -> Target:
+    value = msgspec.json.decode(gateways.BODY) | {"stream": True, "max_tokens": chunks, "pause_ms": pause_s * 1000}
     return Target(target.port, target.path, msgspec.json.encode(value).decode())
 
 
 def measure(load: Load, work: Path, plan: Plan) -> dict[str, Any]:
     """Figures."""
     with gateways.running(work, "durable") as (servers, plain):
-        paced = {name: _asking(target, f"{CHUNKS}/{PAUSE_S}") for name, target in plain.items()}
+        paced = {name: _asking(target, CHUNKS, PAUSE_S) for name, target in plain.items()}
         whole = Plan(plan.rounds, max(plan.seconds * 1.5, CHUNKS * PAUSE_S))
         before = servers["durable"].cpu_s()
         table = alternate(load, paced, {STREAMS: tuple(paced)}, whole)
         spent = servers["durable"].cpu_s() - before
         ours, direct = table.results["durable", STREAMS], table.results["direct", STREAMS]
         warm = 1 + 0.3 / whole.seconds  # chunks of the while that doesn't count cost too
-        short = {name: _asking(target, "8/0") for name, target in plain.items()}
+        short = {name: _asking(target, 8, 0) for name, target in plain.items()}
         first = alternate(load, short, {1: tuple(short)}, plan)
         added = first.difference_ms("durable", "direct", 1, operator.attrgetter("first_ms"))
     return {

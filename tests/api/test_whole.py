@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from noria.adapters.uvicorn import write_whole
 from noria.api.messages import respond
-from noria.api.whole import write_whole
 
 
 class Wire:

@@ -16,8 +16,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from noria.adapters.uvicorn import LINE, Line
 from noria.api.addresses import OPENAI_PREFIXES
-from noria.api.messages import LINE, Line
 from noria.api.problems import HeadersTooLarge, RequestTimeout, explain
 from noria.domain.errors import InvalidRequest, NoriaError
 from noria.serving.wires import Form

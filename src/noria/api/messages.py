@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from noria.adapters.uvicorn import LINE, Line, write_whole
 from noria.api.problems import RequestTimeout
-from noria.api.whole import write_whole
 from noria.domain.errors import RequestTooLarge, UnsupportedMedia
 from noria.domain.key import ApiKey
 
@@ -17,32 +17,6 @@ Send = Callable[[Message], Awaitable[None]]
 DISCARD_S = 5.0
 """How long we listen to the rest of a body that is too long, in seconds, before we answer."""
 JSON = "application/json"
-
-
-LINE = "noria.line"
-"""Where a request's scope has its line, if our own protocol serves it."""
-
-
-class Line:
-    """What our protocol knows of a request and ASGI doesn't tell without a task that waits for it.
-
-    Attributes:
-        whole: Whether all of the request is there.
-        is_cut: Whether the caller has closed the connection.
-        on_cut: Called when he does.
-    """
-
-    __slots__ = ("is_cut", "on_cut", "whole")
-
-    def __init__(self) -> None:
-        self.whole = self.is_cut = False
-        self.on_cut: Callable[[], None] | None = None
-
-    def cut(self) -> None:
-        """The connection is closed."""
-        self.is_cut = True
-        if self.on_cut is not None:
-            self.on_cut()
 
 
 class CallerLeft(Exception):
@@ -162,10 +136,8 @@ class Departure:
         self._watch: asyncio.Task[None] | None = None
         if self._line is None:
             self._watch = asyncio.create_task(self._look(request))
-        elif self._line.is_cut:
-            self._gone()
         else:
-            self._line.on_cut = self._gone
+            self._line.watch(self._gone)
 
     def stop(self) -> None:
         """The answer is there: whoever leaves now leaves with it."""

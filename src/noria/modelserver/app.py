@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
+from noria.adapters.uvicorn import LINE, Line, write_whole
 from noria.domain.errors import InvalidRequest, NotReady, Overloaded, RequestTooLarge, UnsupportedMedia
 from noria.modelserver import chat
-from noria.modelserver.batching import Batcher, Call
+from noria.modelserver.batching import Answer, Batcher, Call
 from noria.modelserver.wire import encode, parse, reply
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class App:
         if path == "/invocations" and method == "POST" and not self._chats:
             await self._invoke(scope, receive, send)
         elif path in ("/invocations", "/v1/chat/completions") and method == "POST" and self._chats:
-            await self._chat(receive, send)
+            await self._chat(scope, receive, send)
         elif path in ("/ping", "/health") and method == "GET":
             await _respond(send, 200, b"\n")
         elif path == "/version" and method == "GET":
@@ -66,18 +67,18 @@ class App:
             call = parse(await _body(receive), _header(scope, b"content-type"))
             if not call.rows:
                 raise InvalidRequest("The request has no rows.", "Send at least one.")
-            answer = await _unless_left(self._batcher.submit(call), receive)
+            answer = await self._submit(call, scope, receive)
             await _respond(send, 200, reply(answer))
         except CallerLeft:
             return
         except Exception as error:
             await _fail(send, error)
 
-    async def _chat(self, receive: Receive, send: Send) -> None:
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             asked = chat.read(await _body(receive))
             call = Call([asked], params=chat.PARAMS)
-            [said] = (await _unless_left(self._batcher.submit(call), receive)).predictions
+            [said] = (await self._submit(call, scope, receive)).predictions
             if asked.get("stream") is True:
                 usage = bool((asked.get("stream_options") or {}).get("include_usage"))
                 await _respond(send, 200, chat.events(said, usage=usage), (b"content-type", b"text/event-stream"))
@@ -87,6 +88,28 @@ class App:
             return
         except Exception as error:
             await _fail(send, error)
+
+    async def _submit(self, call: Call, scope: Scope, receive: Receive) -> Answer:
+        """The model's answer; the call is given up when the caller closes the connection.
+
+        Raises:
+            CallerLeft: The caller did.
+        """
+        line: Line | None = scope.get(LINE)
+        waiting = asyncio.current_task()
+        if line is None or waiting is None:
+            answer: Answer = await _unless_told(self._batcher.submit(call), receive)
+            return answer
+        line.watch(waiting.cancel)
+        try:
+            return await self._batcher.submit(call)
+        except asyncio.CancelledError:
+            if not line.is_cut:
+                raise
+            waiting.uncancel()
+            raise CallerLeft from None
+        finally:
+            line.on_cut = None
 
 
 async def _body(receive: Receive) -> bytes:
@@ -103,7 +126,7 @@ async def _body(receive: Receive) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _unless_left(work: Awaitable[Any], receive: Receive) -> Any:
+async def _unless_told(work: Awaitable[Any], receive: Receive) -> Any:
     """Wait for the work; give it up when the caller closes the connection.
 
     Raises:
@@ -141,6 +164,9 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    said = [(name.decode(), value.decode("latin-1")) for name, value in headers or (_JSON,)]
+    if write_whole(send, status, [*said, ("content-length", str(len(body)))], body):
+        return
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*(headers or (_JSON,)), length]})
     await send({"type": "http.response.body", "body": body})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from noria.adapters.uvicorn import LinedConnection
 from noria.domain.errors import NoriaError, PortInUse, UpstreamFailed
 from noria.modelserver.app import App
 from noria.modelserver.batching import Batcher
@@ -104,6 +105,9 @@ async def _listen(app: App, listener: socket.socket) -> None:
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again after it has drained
     config = uvicorn.Config(
         app,
+        http=LinedConnection,
+        ws="none",
+        proxy_headers=False,
         lifespan="off",
         log_config=None,
         log_level="warning",
