@@ -1,5 +1,6 @@
 """What can be said of a process that may not be our child: whether it is still the same one, and whether it answers."""
 
+import gc
 import http.client
 import os
 import socket
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 WATCH_S = 0.5
 """Pause between two looks at whether the parent is still there, in seconds."""
+_GARBAGE = 20_000
+"""Objects made and not freed yet, after which the collector looks."""
 _PROC = Path("/proc")
 """Linux; other systems are asked through `ps`."""
 
@@ -52,6 +55,14 @@ def birth(pid: int) -> str | None:
     answer = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, born = answer.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else born.strip()
+
+
+def settle_memory() -> None:
+    """Take what a process has loaded for what it keeps: the collector need not look at it again and again, and looks
+    for garbage less often, since a request leaves next to none."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE, 20, 20)
 
 
 def when_parent_is_gone(parent: int, act: Callable[[], None]) -> None:

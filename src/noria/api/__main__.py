@@ -15,6 +15,7 @@ from pathlib import Path
 
 from noria import bootstrap
 from noria.adapters.logs import log_json
+from noria.adapters.processes import settle_memory
 from noria.api.app import create_app
 from noria.api.connection import Bounds
 from noria.api.pool import Pool
@@ -57,6 +58,7 @@ def main() -> int:
     serving = server(app, lambda: _bounds(parts.router.project.server), limits.drain.total_seconds(), limits.access_log)
     if options.fd is not None:
         stop_with_parent(serving, parent)
+    settle_memory()
     serving.run([sock])
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from noria.adapters.processes import settle_memory
 from noria.adapters.uvicorn import LinedConnection
 from noria.domain.errors import NoriaError, PortInUse, UpstreamFailed
 from noria.modelserver.app import App
@@ -37,6 +38,7 @@ async def serve(
     with bind(listen) as listener:
         log.info("ready on %s after %.1f s", listen, time.monotonic() - begun)
         ready()
+        settle_memory()
         await _listen(App(batcher, chats=model.chats), listener)
     batcher.close()
 

@@ -10,7 +10,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,6 +23,15 @@ from noria.serving.replies import Reply
 FRAMES = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """MLflow's formats: a body holds exactly one of them."""
 _encode = msgspec.json.Encoder().encode
+
+
+class _Named(msgspec.Struct):
+    """What a body has to say that names its endpoint."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+_named = msgspec.json.Decoder(_Named)
 
 
 class Form(StrEnum):
@@ -93,7 +102,10 @@ def endpoint_named(body: bytes) -> str:
     Raises:
         InvalidRequest: It is no JSON object, or names none.
     """
-    model = load_object(body).get("model")
+    try:
+        return _named.decode(body).model
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        model = load_object(body).get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` is missing.", 'Name an endpoint: {"model": "…"}; GET /v1/models lists them.')
     return model
