@@ -22,7 +22,7 @@ from noria.serving.tracing import Trace, continue_trace
 from noria.serving.wires import Call, Form
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Inbound:
     """A request as the transport hands it over.
 

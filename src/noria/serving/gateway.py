@@ -31,7 +31,7 @@ _COME_BACK = (429, 503)
 """Statuses with which a server may say when to come back."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """What the caller gets.
 

@@ -12,7 +12,7 @@ from noria.serving.streaming import Incoming
 from noria.serving.wires import Call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Order:
     """A request that is to be answered.
 
@@ -37,7 +37,7 @@ class Order:
     wish: Wish | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered:
     """What came back from whom: an answer, or a stream that has begun and is still to be read."""
 
@@ -52,7 +52,7 @@ class Answered:
         return Kept(self.stream.reply().body, tuple(self.stream.pieces or ()), now_us)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hop:
     """A version that is asked, by its own endpoint's rules.
 

@@ -1,7 +1,7 @@
 """Reads what model servers answer; what answers nothing is an error, never passed on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ class Garbage(UpstreamFailed):
     """A model server answered, but with something that is no answer; it would do so again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reply:
     """A model server's answer as the caller gets it, with the tokens that the server counted; cached ones are input
     tokens, too."""
@@ -78,8 +78,8 @@ def with_usage(reply: Reply, usage: object) -> Reply:
         return reply
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return replace(
-        reply,
+    return Reply(
+        body=reply.body,
         input_tokens=_count(usage.get("prompt_tokens")),
         output_tokens=_count(usage.get("completion_tokens")),
         cached_tokens=cached or 0,

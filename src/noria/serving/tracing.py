@@ -19,7 +19,7 @@ _LONGEST_STATE: Final = 512
 _SAMPLED: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trace:
     """Where a request stands in its trace.
 

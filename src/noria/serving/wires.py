@@ -65,7 +65,7 @@ _OPENAI = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Call:
     """A caller's request, understood.
 
