@@ -30,6 +30,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table; a fault that didn't run shows as such."""
     faults = terminalreporter.config.stash.get(_ITEMS, [])
@@ -42,6 +43,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in stats.get(outcome, [])
     }
     lines = [(fault, *_cells(*reports.get(node, ("did not run", None)))) for node, fault in faults]
+    figures = [cells[:4] for _, *cells in lines if isinstance(cells[0], int)]
+    lines.append((f"all {len(lines)}", *(sum(column) for column in zip(*figures, strict=True))))
     width = max(len(line[0]) for line in lines)
     terminalreporter.section("faults")
     for fault, *cells in [_COLUMNS, *lines]:

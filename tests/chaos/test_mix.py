@@ -25,11 +25,15 @@ SEED = int(os.environ.get("NORIA_TEST_SEED", "7"))
 LASTS_S = 20.0
 CALLERS = 12
 APIS = ("api-0", "api-1")
+ENDPOINTS = """
+  backed-assistant: {<<: *hasty, routing: {fallbacks: [hasty-assistant]}}
+  cached-triage: {<<: *triage, routing: {cache: {ttl: 1m}}}
+"""
 
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[DataPlane]:
-    plane = DataPlane(tmp_path / "shop", server=", slow_client: 2s")
+    plane = DataPlane(tmp_path / "shop", server=", slow_client: 2s", endpoints=ENDPOINTS)
     yield plane
     plane.close()
 
@@ -76,6 +80,8 @@ async def one_caller(callers: Callers, chance: random.Random, until_s: float) ->
         (2, lambda: callers.predict("hurry", endpoint="hasty-triage")),
         (2, lambda: callers.chat("hello", endpoint="hasty-assistant")),
         (2, lambda: callers.chat("hello", endpoint="hasty-assistant", stream=False)),
+        (2, lambda: callers.chat("hello", endpoint="backed-assistant")),
+        (2, lambda: callers.predict("again and again", endpoint="cached-triage")),
         (1, lambda: callers.ask("/predict/triage", chance.choice(bad))),
         (1, lambda: callers.ask("/predict/nobody", b"{}")),
         (1, lambda: callers.predict("never said", sent=4, leave_after=0)),
@@ -172,4 +178,5 @@ async def test_after_random_faults_under_load_the_account_is_exact(plane: DataPl
     print(Counter((row["outcome"], row["status_code"]) for row in plane.rows()))
     nobody = [told.name for told in callers.told if b"nobody" in told.body]
     unlogged = [told.name for told in callers.told if b"log_unavailable" in told.body]
-    account(plane.check(callers, models.asked, unrecorded=nobody, perhaps=unlogged))
+    failed = [told.name for told in callers.told if told.status >= 500 or b'"error"' in told.body]
+    account(plane.check(callers, models.asked, unrecorded=nobody, perhaps=unlogged, doubtful=failed))

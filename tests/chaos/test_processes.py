@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fakes.dataplane import Account
 from fakes.running import Load, Running, new_project, noria, noria_json
 from noria.adapters.processes import birth
 
@@ -51,7 +52,8 @@ def test_a_run_survives_the_worker_being_killed_and_makes_one_candidate(running:
     print(f"\nkilled after {step}: steps {names}, candidate {done['version']}, 1 verdict, 1 rollout")
 
 
-def test_killing_api_worker_and_model_server_under_load_loses_and_doubles_no_record(running: Running) -> None:
+@pytest.mark.serving("noria up: API, worker, model server killed in turn")
+def test_killing_api_worker_and_model_server_under_load_loses_and_doubles_no_record(running: Running, account) -> None:
     """A rollout is on its way meanwhile; the last kill comes right before the clean stop."""
     with Load(running) as load:
         for who in KILLED[:-1]:
@@ -77,8 +79,7 @@ def test_killing_api_worker_and_model_server_under_load_loses_and_doubles_no_rec
         f"others {dict(Counter(map(str, load.refused)))}; {len(rows)} records {dict(outcomes)}; "
         f"missing {len(missing)}, duplicated {len(doubled)}"
     )
-    assert missing == set()
-    assert doubled == []
+    account(Account(len(load.answered) + len(load.refused), len(rows), len(missing), len(doubled)))
     answered = {row["id"] for row in rows if row["outcome"] == "answered"}
     assert set(load.answered) <= answered
     assert len({(row["spool"], row["sequence"]) for row in rows}) == len(rows)

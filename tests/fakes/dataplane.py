@@ -48,7 +48,17 @@ endpoints:
   hasty-assistant: &hasty {{<<: *assistant, timeout: 500ms, routing: {{breaker: {{failures: 1000}}}}}}
 {endpoints}
 """
-COLUMNS = ["databricks_request_id", "client_request_id", "status_code", "outcome", "spool", "sequence", "requester"]
+COLUMNS = [
+    "databricks_request_id",
+    "client_request_id",
+    "status_code",
+    "outcome",
+    "spool",
+    "sequence",
+    "requester",
+    "model_name",
+    "model_version",
+]
 PATIENCE_S = 30.0
 
 
@@ -194,6 +204,7 @@ class DataPlane:
         reached: Collection[str] = (),
         unrecorded: Collection[str] = (),
         perhaps: Collection[str] = (),
+        doubtful: Collection[str] = (),
     ) -> Account:
         """Compare the settled log with what callers were told.
 
@@ -201,8 +212,9 @@ class DataPlane:
             callers: Who asked.
             reached: Noria's ids of the requests that model servers saw.
             unrecorded: Names of requests whose right answer leaves no record, such as one for no endpoint at all.
-            perhaps: Names of requests that were told that the log can't be written: before their intent, or after it;
-                if the process was killed before it could, their record is that they were interrupted.
+            perhaps: Names of requests that were told that the log can't be written: before their intent, or after it.
+            doubtful: Names of requests that may be on record as interrupted whatever they were told: their process was
+                killed before the log, which had refused their outcome, could be written again.
 
         Raises:
             AssertionError: A record is missing, there twice, made up, or says another status than the caller heard.
@@ -219,7 +231,7 @@ class DataPlane:
         assert names.keys() <= told.keys() - set(unrecorded), "a record is there that nobody asked for"
         for row in rows:
             name = row["client_request_id"]
-            if row["outcome"] != "interrupted" or name not in perhaps:
+            if row["outcome"] != "interrupted" or name not in doubtful:
                 _agree(row, told[name])
         self._check_sequences()
         return Account(len(told), len(rows), len(missing), len(double))

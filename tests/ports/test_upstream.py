@@ -199,3 +199,21 @@ def test_connections_that_never_came_about_are_not_waited_for_at_the_end(tmp_pat
         loop_factory=uvloop.new_event_loop
     ) as runner:  # the API's loop makes a protocol before it connects
         runner.run(ask_nobody())
+
+
+def test_callers_who_leave_while_a_connection_is_made_leave_none_behind(tmp_path):
+    async def leave_early():
+        upstream = HttpUpstream()
+        async with listening(lambda _: reply("ok"), tmp_path) as url:
+            for spins in range(12):
+                asking = asyncio.create_task(upstream.post(url, "/x", b"", {}, 5.0))
+                for _ in range(spins):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                await asyncio.wait([asking])
+            await asyncio.sleep(0.05)
+            pool = upstream._pools[url]
+            assert pool._connections == set(pool._idle)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(leave_early())

@@ -18,6 +18,8 @@ CONNECT_S = 2.0
 KEEP_ALIVE_S = 2.0
 """How long an idle connection is kept, in seconds: less than any server's own limit (uvicorn's is 5), so that
 a request is never written to a connection that the server is about to close."""
+CLOSE_S = 1.0
+"""How long the end of connections that are aborted is waited for, in seconds: nothing must hang on it."""
 UNIX = "unix:"
 _MOST_PATHS = 64
 """Request lines that a pool remembers."""
@@ -121,19 +123,23 @@ class Pool:
             UpstreamFailed: Nobody listens.
             UpstreamTimeout: Nobody took it in time.
         """
-        loop = asyncio.get_running_loop()
+        loop, connection, reached = asyncio.get_running_loop(), Connection(self), False
         try:
             async with asyncio.timeout(timeout_s):
                 if self._socket:
-                    _, connection = await loop.create_unix_connection(lambda: Connection(self), self._socket)
+                    await loop.create_unix_connection(lambda: connection, self._socket)
                 else:
-                    _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
+                    await loop.create_connection(lambda: connection, self._host, self._port)
+            reached = True
         except TimeoutError as error:
             raise UpstreamTimeout(
                 f"The model server at {self.url} took no connection in time.", REMEDY, sent=False
             ) from error
         except (OSError, ValueError) as error:
             raise UpstreamFailed(f"The model server at {self.url} is not listening.", REMEDY, sent=False) from error
+        finally:
+            if not reached:  # one that came about too late is closed by uvloop, which doesn't tell it so
+                self._connections.discard(connection)
         return connection
 
     def made(self, connection: Connection) -> None:
@@ -161,7 +167,7 @@ class Pool:
         for connection in list(self._connections):
             connection.abort()
         if closing:
-            await asyncio.wait(closing)
+            await asyncio.wait(closing, timeout=CLOSE_S)
 
     def _reap(self) -> None:
         """Close what was idle for too long."""
