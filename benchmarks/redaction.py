@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from noria.serving.redaction import Redactor
+from noria.serving.log.redaction import Redactor
 from noria.settings import SPELLED
 
 _PROSE = (

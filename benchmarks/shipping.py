@@ -18,14 +18,14 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from noria.adapters.clock import SystemClock
-from noria.adapters.delta import DeltaStore
-from noria.adapters.spool_file import SpoolFile, connect
-from noria.adapters.spool_groups import pack
-from noria.adapters.spool_reader import SpoolFolder
+from noria.adapters.spool.file import SpoolFile, connect
+from noria.adapters.spool.groups import pack
+from noria.adapters.spool.reader import SpoolFolder
+from noria.adapters.tables.delta import DeltaStore
 from noria.domain.endpoint import Role
 from noria.domain.inference import Entry, Intent, Outcome, OutcomeKind
-from noria.serving.recorder import new_request_id
-from noria.serving.shipping import Shipper
+from noria.serving.log.recorder import new_request_id
+from noria.serving.log.shipping import Shipper
 from noria.worker import A_TURN
 
 ROWS = 60_000

@@ -7,8 +7,8 @@ of the product does this; it is the floor that durable rows are measured from.
 import sys
 from typing import Any
 
-from noria.adapters import spool
-from noria.adapters.spool_groups import pack
+from noria.adapters.spool import writer as spool
+from noria.adapters.spool.groups import pack
 from noria.api.__main__ import main
 from noria.domain.inference import Entry
 

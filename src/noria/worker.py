@@ -19,8 +19,8 @@ from typing import IO
 from noria import bootstrap
 from noria.adapters.logs import log_json
 from noria.adapters.processes import when_parent_is_gone
-from noria.adapters.spool_file import discover
-from noria.adapters.spool_recovery import close_orphans
+from noria.adapters.spool.file import discover
+from noria.adapters.spool.recovery import close_orphans
 from noria.bootstrap import Loop
 from noria.domain.errors import AlreadyRunning, NoriaError, NotDelivered, StorageCorrupted
 from noria.domain.status import AppliedProject, Heartbeat, SpoolStatus

@@ -2,7 +2,7 @@
 
 import pytest
 
-from noria.adapters.addresses import parse, why_not
+from noria.adapters.upstreams.addresses import parse, why_not
 
 NEVER = (
     *("169.254.169.254", "169.254.1.1", "fe80::1%eth0", "168.63.129.16", "100.100.100.200", "192.0.0.192"),

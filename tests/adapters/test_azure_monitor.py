@@ -8,7 +8,7 @@ import pytest
 
 from fakes.collector import collecting
 from fakes.entries import intent, outcome
-from noria.adapters.telemetry import telemetry
+from noria.adapters.telemetry.exports import telemetry
 from noria.domain.inference import OutcomeKind
 from noria.projectfile import parse_project
 

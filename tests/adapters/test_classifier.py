@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from noria.adapters.mlflow import MlflowRegistry
-from noria.adapters.mlflow_client import connect, load_mlflow
+from noria.adapters.registry.client import connect, load_mlflow
+from noria.adapters.registry.mlflow import MlflowRegistry
 from noria.adapters.trainers import load_trainer, train_job
 from noria.adapters.trainers.classifier import Answers, ClassifierTrainer, Options, fit, make_baseline
 from noria.domain.errors import InvalidProject

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from noria.adapters import connections
-from noria.adapters.upstream import HttpUpstream
+from noria.adapters.upstreams import connections
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.errors import UpstreamFailed
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

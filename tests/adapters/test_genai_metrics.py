@@ -11,9 +11,9 @@ from opentelemetry.sdk.metrics import Histogram as HistogramInstrument
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult
 
 from fakes.entries import intent, outcome
-from noria.adapters.genai import Places
-from noria.adapters.genai_metrics import DURATION, MOST_SERIES, Histograms, Series
-from noria.adapters.opentelemetry import SCOPE, Resource
+from noria.adapters.telemetry.genai import Places
+from noria.adapters.telemetry.metrics import DURATION, MOST_SERIES, Histograms, Series
+from noria.adapters.telemetry.opentelemetry import SCOPE, Resource
 from noria.projectfile import parse_project
 
 YAML = "project: shop\nendpoints: {triage: {task: classification, policy: p.yaml, training: {data: d.csv}}}"

@@ -10,10 +10,10 @@ import urllib.request
 import pytest
 
 from fakes.entries import intent, outcome
-from noria.adapters import mlflow_traces
-from noria.adapters.mlflow import MlflowRegistry
-from noria.adapters.mlflow_client import connect
-from noria.adapters.telemetry import telemetry
+from noria.adapters.registry.client import connect
+from noria.adapters.registry.mlflow import MlflowRegistry
+from noria.adapters.telemetry import mlflow_traces
+from noria.adapters.telemetry.exports import telemetry
 from noria.domain.inference import OutcomeKind
 from noria.projectfile import parse_project
 

@@ -10,7 +10,7 @@ import yaml
 from sklearn.preprocessing import FunctionTransformer
 
 from fakes.models import TEXT, classifier, save
-from noria.adapters.packages import ACCEPTED, prepare, risks, weights
+from noria.adapters.registry.packages import ACCEPTED, prepare, risks, weights
 from noria.domain.errors import InvalidData, UnknownModel
 from noria.domain.model import Flavor
 

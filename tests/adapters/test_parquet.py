@@ -12,8 +12,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from noria.adapters import parquet as parquet_module
-from noria.adapters.parquet import ParquetReader, frame
+from noria.adapters.tables import parquet as parquet_module
+from noria.adapters.tables.parquet import ParquetReader, frame
 from noria.domain.errors import InvalidRequest, RequestTooLarge
 
 
@@ -35,7 +35,7 @@ async def reader():
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "noria.adapters.parquet" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "noria.adapters.tables.parquet" in p.cmdline()]
 
 
 async def test_tables_are_read_by_one_child_and_an_index_is_no_column(reader):

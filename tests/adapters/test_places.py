@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from noria.adapters.places import address_of, named, split, url_of
+from noria.adapters.upstreams.places import address_of, named, split, url_of
 from noria.domain.errors import UnknownUpstream
 from noria.settings import Upstream, UpstreamKind
 

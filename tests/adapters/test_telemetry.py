@@ -16,10 +16,10 @@ from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
 from fakes.collector import collecting
 from fakes.entries import intent, outcome
-from noria.adapters import genai, outlet
-from noria.adapters.genai import Place, Places, attributes
-from noria.adapters.outlet import Outlet
-from noria.adapters.telemetry import telemetry
+from noria.adapters.telemetry import genai, outlet
+from noria.adapters.telemetry.exports import telemetry
+from noria.adapters.telemetry.genai import Place, Places, attributes
+from noria.adapters.telemetry.outlet import Outlet
 from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.projectfile import parse_project

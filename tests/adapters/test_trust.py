@@ -8,8 +8,8 @@ import pytest
 from fakes.models import version
 from fakes.release import HandClock
 from fakes.state import FakeState
-from noria.adapters.modelfiles import checksum
-from noria.adapters.trust import trusts
+from noria.adapters.registry.modelfiles import checksum
+from noria.adapters.registry.trust import trusts
 from noria.domain.model import ModelVersion, Trusted
 from noria.domain.run import Run, RunState, Trigger, TriggerKind
 

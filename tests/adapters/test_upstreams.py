@@ -19,9 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from fakes.azure import AzureDouble, azure
 from fakes.upstream import Script, listening, reply
-from noria.adapters.credentials import UpstreamCredentials
-from noria.adapters.upstream import HttpUpstream
-from noria.adapters.upstreams import ProjectUpstream
+from noria.adapters.upstreams.both import ProjectUpstream
+from noria.adapters.upstreams.credentials import UpstreamCredentials
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed
 from noria.ports import UpstreamReply
 from noria.settings import Upstream

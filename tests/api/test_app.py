@@ -115,7 +115,9 @@ def test_errors_are_told_in_the_callers_own_shape():
 def test_an_api_process_stays_light():
     heavy = "mlflow", "pandas", "torch", "sklearn", "pyarrow", "numpy", "scipy", "deltalake", "altair", "dbos", "httpx2"
     heavy += "opentelemetry", "google.protobuf", "requests"
-    code = f"import sys, noria.api.__main__, noria.adapters.spool; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, noria.api.__main__, noria.adapters.spool.writer; print([m for m in {heavy} if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -16,7 +16,7 @@ from fakes.plane import route, target
 from fakes.site import until
 from fakes.upstream import Script, listening
 from noria import bootstrap
-from noria.adapters.spool import SpoolReader
+from noria.adapters.spool.writer import SpoolReader
 from noria.domain.errors import StorageCorrupted
 from noria.domain.inference import Intent, Outcome
 

@@ -14,7 +14,7 @@ from fakes.dataplane import DataPlane, until
 from fakes.scene import Models, answering
 from noria import bootstrap
 from noria.adapters.clock import SystemClock
-from noria.adapters.external import ExternalHost
+from noria.adapters.hosts.external import ExternalHost
 from noria.domain.deployment import ExternalModel
 from noria.domain.endpoint import Wire
 from noria.domain.errors import NoriaError

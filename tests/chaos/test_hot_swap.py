@@ -15,7 +15,7 @@ from sklearn.dummy import DummyClassifier
 from fakes.models import TEXT, save, version
 from fakes.plane import route, target
 from fakes.site import Site, running, until
-from noria.adapters.local import LocalHost
+from noria.adapters.hosts.local import LocalHost
 from noria.domain.endpoint import Role, Target
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]

@@ -16,9 +16,9 @@ import pytest
 from fakes.dataplane import Account
 from fakes.entries import intent, outcome
 from noria.adapters.clock import SystemClock
-from noria.adapters.delta import DeltaStore
-from noria.adapters.spool import SpoolFolder, SqliteSpool, close_orphans, discover
-from noria.serving.shipping import Shipper
+from noria.adapters.spool.writer import SpoolFolder, SqliteSpool, close_orphans, discover
+from noria.adapters.tables.delta import DeltaStore
+from noria.serving.log.shipping import Shipper
 
 pytestmark = pytest.mark.chaos
 
@@ -30,7 +30,7 @@ WRITER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from fakes.entries import feedback, intent, outcome
-from noria.adapters.spool import SqliteSpool
+from noria.adapters.spool.writer import SqliteSpool
 
 folder, slot, life, acknowledged, die_after, die_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *sys.argv[4:]
 acks = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -65,10 +65,10 @@ SHIPPER = """
 import os, signal, sys, time
 from pathlib import Path
 from noria.adapters.clock import SystemClock
-from noria.adapters.delta import DeltaStore
-from noria.adapters.spool import SpoolFolder
-from noria.adapters.spool_reader import SpoolReader
-from noria.serving.shipping import Shipper
+from noria.adapters.tables.delta import DeltaStore
+from noria.adapters.spool.writer import SpoolFolder
+from noria.adapters.spool.reader import SpoolReader
+from noria.serving.log.shipping import Shipper
 
 spools, tables, where, call = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 calls = 0

@@ -13,7 +13,7 @@ import pytest
 from fakes.dataplane import DataPlane, until
 from fakes.models import TEXT, classifier, save, version
 from fakes.scene import AT_ONCE, Models, answering, load
-from noria.adapters.local import LocalHost
+from noria.adapters.hosts.local import LocalHost
 from noria.domain.endpoint import Wire
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]

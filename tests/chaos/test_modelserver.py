@@ -15,7 +15,7 @@ import pytest
 
 from fakes.models import TEXT, classifier, save, version
 from noria.adapters.codec import decode
-from noria.adapters.local import LocalHost, Note
+from noria.adapters.hosts.local import LocalHost, Note
 from noria.adapters.processes import birth
 
 pytestmark = pytest.mark.chaos
@@ -98,7 +98,7 @@ _WORKER = """
 import fcntl, sys, time
 from pathlib import Path
 from fakes.models import version
-from noria.adapters.local import LocalHost
+from noria.adapters.hosts.local import LocalHost
 
 root, folder = Path(sys.argv[1]), Path(sys.argv[2])
 (root / "run").mkdir()

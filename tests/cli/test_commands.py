@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from fakes.registry import FakeRegistry
 from fakes.story import ALERT, PASSED, REFUSED, StoppedClock, tell
 from noria import bootstrap
-from noria.adapters.sql import SqlState
+from noria.adapters.state.sql import SqlState
 from noria.cli import app
 from noria.cli.loop import _to_bring_up
 from noria.domain.endpoint import Route

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.hub import SHA, hub
-from noria.adapters.hub import parse
+from noria.adapters.registry.hub import parse
 from noria.domain.errors import InvalidData
 
 CONFIG = json.dumps({"architectures": ["BertForSequenceClassification"]}).encode()

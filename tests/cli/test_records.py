@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 from fakes.entries import feedback, intent, outcome
 from noria import bootstrap
 from noria.adapters.clock import SystemClock
-from noria.adapters.spool import SqliteSpool
-from noria.adapters.spool_reader import SpoolFolder
+from noria.adapters.spool.reader import SpoolFolder
+from noria.adapters.spool.writer import SqliteSpool
 from noria.cli import app
 from noria.domain.errors import InvalidRequest, UnknownEndpoint
-from noria.serving.shipping import Shipper
+from noria.serving.log.shipping import Shipper
 from noria.tables import INFERENCE
 
 

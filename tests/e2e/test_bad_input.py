@@ -13,7 +13,7 @@ import pytest
 
 from fakes.models import version
 from fakes.running import TEXTS, Load, Running, noria, noria_json
-from noria.adapters.local import LocalHost
+from noria.adapters.hosts.local import LocalHost
 from noria.domain.errors import MissingExtra
 from noria.domain.model import Flavor
 

@@ -12,8 +12,8 @@ import pytest
 from fakes.azure import azure
 from fakes.models import WORDS, classifier
 from fakes.running import Running, noria
-from noria.adapters.packages import SAFE_TYPES
 from noria.adapters.processes import birth
+from noria.adapters.registry.packages import SAFE_TYPES
 
 SERVER = Path(__file__).parents[1] / "fakes" / "serve_chat.py"
 POLICY = """
@@ -158,7 +158,7 @@ endpoints:
 
 def log_theirs(root: Path, name: str, *, pickled: bool, tags: dict[str, str]) -> str:
     """What a team without Noria does: log a model to MLflow and register it. Returns the version."""
-    from noria.adapters.mlflow_client import connect, load_mlflow
+    from noria.adapters.registry.client import connect, load_mlflow
 
     uri = f"sqlite:///{root / '.noria' / 'mlflow.db'}"
     client, mlflow = connect(uri), load_mlflow("sklearn", "pyfunc")
@@ -228,7 +228,7 @@ def test_a_version_that_others_registered_is_served_and_its_pickle_only_on_someb
 
 def _files(root: Path, version: str) -> Path:
     """Where a version's files are."""
-    from noria.adapters.mlflow_client import connect
+    from noria.adapters.registry.client import connect
 
     client = connect(f"sqlite:///{root / '.noria' / 'mlflow.db'}")
     return Path(client.get_model_version_download_uri("triage", version).removeprefix("file://"))

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.running import TEXTS, Load, Running, noria, noria_json
 from noria import bootstrap
-from noria.adapters.mlflow_client import connect
+from noria.adapters.registry.client import connect
 
 pytestmark = pytest.mark.slow
 

@@ -23,11 +23,11 @@ import psutil
 from fakes.callers import Callers, Told
 from noria import bootstrap
 from noria.adapters.clock import SystemClock
-from noria.adapters.delta import DeltaStore
-from noria.adapters.spool import SpoolFolder, close_orphans, discover
+from noria.adapters.spool.writer import SpoolFolder, close_orphans, discover
+from noria.adapters.tables.delta import DeltaStore
 from noria.cli.start import write_project
 from noria.domain.endpoint import Role, Route, Target, Wire
-from noria.serving.shipping import Shipper
+from noria.serving.log.shipping import Shipper
 
 YAML = """
 project: shop

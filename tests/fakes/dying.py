@@ -14,12 +14,12 @@ from functools import wraps
 from importlib import import_module
 
 POINTS = {
-    "intent": "noria.serving.recorder:Recorder.intent",
-    "outcome": "noria.serving.recorder:Recorder.outcome",
-    "commit": "noria.adapters.spool_file:SpoolFile.append",
-    "call": "noria.adapters.upstream:HttpUpstream.post",
-    "delta commit": "noria.adapters.delta:DeltaStore.append",
-    "trim": "noria.adapters.spool_reader:SpoolReader._trim_some",
+    "intent": "noria.serving.log.recorder:Recorder.intent",
+    "outcome": "noria.serving.log.recorder:Recorder.outcome",
+    "commit": "noria.adapters.spool.file:SpoolFile.append",
+    "call": "noria.adapters.upstreams.own:HttpUpstream.post",
+    "delta commit": "noria.adapters.tables.delta:DeltaStore.append",
+    "trim": "noria.adapters.spool.reader:SpoolReader._trim_some",
 }
 """What a point's name means: `before` or `after` stands in front of it."""
 

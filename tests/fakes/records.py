@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from noria.adapters.delta import DeltaStore
+from noria.adapters.tables.delta import DeltaStore
 from noria.domain.errors import InvalidRequest
 from noria.tables import SCHEMAS, TIME_COLUMN
 

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from noria.adapters.clock import SystemClock
-from noria.adapters.delta import DeltaStore
-from noria.adapters.spool import SpoolFolder, close_orphans, discover
+from noria.adapters.spool.writer import SpoolFolder, close_orphans, discover
+from noria.adapters.tables.delta import DeltaStore
 from noria.domain.errors import NoriaError
-from noria.serving.shipping import Shipper
+from noria.serving.log.shipping import Shipper
 
 A_TURN = 100
 """Entries of each spool that are shipped in one go: few, so that there are many commits to die at."""

@@ -16,14 +16,14 @@ from fakes.state import FakeState
 from fakes.story import PROJECT
 from fakes.upstream import Handler, listening
 from noria.adapters.clock import SystemClock
-from noria.adapters.parquet import ParquetReader
-from noria.adapters.upstream import HttpUpstream
+from noria.adapters.tables.parquet import ParquetReader
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.api.app import App, create_app
 from noria.api.connection import Bounds
 from noria.api.process import Server, server, tune
 from noria.domain.endpoint import Route
 from noria.domain.inference import Feedback, Intent, Outcome
-from noria.serving.recorder import Recorder
+from noria.serving.log.recorder import Recorder
 from noria.serving.router import Router
 from noria.settings import Project
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from fakes.state import FakeState
-from noria.adapters.sql import SqlState, migrate
+from noria.adapters.state.sql import SqlState, migrate
 from noria.domain.audit import AuditHead
 from noria.governance.audit import history, sentence, verify
 

@@ -11,7 +11,7 @@ from noria.domain.errors import Conflict, InvalidRequest, Refused, UnknownKey
 from noria.domain.key import ApiKey, KeyRole, Right, digest, new_token
 from noria.domain.limits import Limits
 from noria.governance import keys
-from noria.serving.redaction import Redactor
+from noria.serving.log.redaction import Redactor
 from noria.settings import Redaction
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fakes.asgi import Caller, Reply
-from noria.adapters.mlflow_client import load_mlflow
-from noria.adapters.packages import chats, describe, prepare
+from noria.adapters.registry.client import load_mlflow
+from noria.adapters.registry.packages import chats, describe, prepare
 from noria.domain.errors import UntrustedArtifact
 from noria.modelserver import chat
 from noria.modelserver.app import App

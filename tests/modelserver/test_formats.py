@@ -10,7 +10,7 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 
-from noria.adapters.packages import prepare
+from noria.adapters.registry.packages import prepare
 from noria.domain.errors import InvalidRequest, MissingExtra, UnknownModel, UpstreamFailed
 from noria.modelserver.batching import Call
 from noria.modelserver.models import load

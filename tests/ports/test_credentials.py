@@ -11,7 +11,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from fakes.credentials import FixedCredentials
-from noria.adapters.credentials import SCOPES, UpstreamCredentials
+from noria.adapters.upstreams.credentials import SCOPES, UpstreamCredentials
 from noria.domain.errors import MissingExtra, NoCredentials
 from noria.ports import Credentials
 from noria.settings import Upstream, UpstreamKind

@@ -19,13 +19,13 @@ import pytest
 from fakes.credentials import FixedCredentials
 from fakes.host import MemoryHost
 from fakes.models import TEXT, classifier, save, version
-from noria.adapters import local
-from noria.adapters.external import ExternalHost
-from noria.adapters.hosts import ProjectHost
-from noria.adapters.local import LocalHost, Note, gguf_file
+from noria.adapters.hosts import local
+from noria.adapters.hosts.both import ProjectHost
+from noria.adapters.hosts.external import ExternalHost
+from noria.adapters.hosts.local import LocalHost, Note, gguf_file
 from noria.adapters.processes import birth
-from noria.adapters.upstream import HttpUpstream
-from noria.adapters.upstreams import ProjectUpstream
+from noria.adapters.upstreams.both import ProjectUpstream
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.deployment import CommandLine
 from noria.domain.endpoint import Wire
 from noria.domain.errors import (

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fakes.registry import FakeRegistry
-from noria.adapters.mlflow import MlflowRegistry
-from noria.adapters.mlflow_client import connect, load_mlflow
-from noria.adapters.modelfiles import checksum, resolve_gguf
+from noria.adapters.registry.client import connect, load_mlflow
+from noria.adapters.registry.mlflow import MlflowRegistry
+from noria.adapters.registry.modelfiles import checksum, resolve_gguf
 from noria.domain.errors import InvalidData, RegistryUnavailable, UnknownModel
 from noria.domain.model import Alias, Flavor, ModelVersion
 from noria.ports import ModelRegistry
@@ -265,7 +265,7 @@ def test_importing_the_adapter_does_not_import_mlflow() -> None:
     import subprocess
     import sys
 
-    script = "import sys, noria.adapters.mlflow; print('mlflow' in sys.modules)"
+    script = "import sys, noria.adapters.registry.mlflow; print('mlflow' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
 
 

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from fakes.notifier import FakeNotifier
 from fakes.story import ALERT, NOW, PROJECT
-from noria.adapters.addresses import forbidden
 from noria.adapters.notify import ConsoleNotifier, LogNotifier, WebhookNotifier, notifiers
+from noria.adapters.upstreams.addresses import forbidden
 from noria.domain.errors import InvalidProject, NotDelivered
 from noria.ports import Notifier
 from noria.settings import Notify, Settings, Webhook

@@ -12,9 +12,9 @@ import pytest
 from fakes.entries import START_US, feedback, intent, outcome
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
-from noria.adapters.spool import SpoolFolder, SpoolReader, SqliteSpool, close_orphans, discover
-from noria.adapters.spool_groups import pack, pack_group
-from noria.adapters.spool_quarantine import exchange, finish_exchange
+from noria.adapters.spool.groups import pack, pack_group
+from noria.adapters.spool.quarantine import exchange, finish_exchange
+from noria.adapters.spool.writer import SpoolFolder, SpoolReader, SqliteSpool, close_orphans, discover
 from noria.domain.errors import AlreadyRunning, LogUnavailable, StorageCorrupted
 from noria.domain.inference import OutcomeKind
 from noria.ports import Poison
@@ -106,7 +106,7 @@ async def test_id_and_numbers_outlive_the_process_even_when_all_is_trimmed(folde
 
 
 async def test_two_processes_never_share_a_slot(folder, monkeypatch):
-    monkeypatch.setattr("noria.adapters.spool._LOCK_WAIT_S", 0)
+    monkeypatch.setattr("noria.adapters.spool.writer._LOCK_WAIT_S", 0)
     spool = SqliteSpool(folder, "api-0")
     with pytest.raises(AlreadyRunning):
         SqliteSpool(folder, "api-0")
@@ -264,7 +264,7 @@ async def test_a_folder_that_somebody_deletes_is_made_anew_and_nobody_takes_its_
 
 
 async def test_a_slot_that_another_process_has_taken_meanwhile_refuses_entries(folder, monkeypatch):
-    monkeypatch.setattr("noria.adapters.spool._LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("noria.adapters.spool.writer._LOCK_WAIT_S", 0.0)
     spool = SqliteSpool(folder, "api-0")
     await spool.append(intent(1))
     shutil.rmtree(folder)
@@ -563,7 +563,7 @@ def test_a_folder_that_is_not_there_yet_has_no_spools(folder):
 
 async def test_the_log_is_folded_in_and_space_is_given_back_when_all_is_shipped(folder, monkeypatch):
     for name in ("_CHECKPOINT_BYTES", "_TRUNCATE_BYTES", "_VACUUM_BYTES"):
-        monkeypatch.setattr(f"noria.adapters.spool_reader.{name}", 10_000)
+        monkeypatch.setattr(f"noria.adapters.spool.reader.{name}", 10_000)
     spool = SqliteSpool(folder, "api-0")
     for n in range(50):
         await spool.append(feedback(n, comment="x" * 5000))

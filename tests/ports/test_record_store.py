@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.records import MemoryRecords
-from noria.adapters import delta
-from noria.adapters.delta import DeltaStore
+from noria.adapters.tables import delta
+from noria.adapters.tables.delta import DeltaStore
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
 from noria.evaluation.statements import newest
 from noria.tables import FEEDBACK, INFERENCE, PROFILE_METRICS, SCHEMAS

@@ -14,9 +14,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from fakes.state import FakeState
-from noria.adapters import schema
-from noria.adapters.sql import SqlState, migrate
-from noria.adapters.sqlite import SqliteState, file_of, is_current
+from noria.adapters.state import schema
+from noria.adapters.state.sql import SqlState, migrate
+from noria.adapters.state.sqlite import SqliteState, file_of, is_current
 from noria.domain.audit import AuditEvent, AuditHead, broken_at
 from noria.domain.endpoint import Role, Route, Target, Wire
 from noria.domain.errors import Conflict, StateUnavailable, StorageCorrupted
@@ -407,7 +407,7 @@ def test_reading_without_sqlalchemy_tells_what_is_wrong_and_recovers(url):
 WRITER = """
 import sys
 from datetime import UTC, datetime
-from noria.adapters.sql import SqlState
+from noria.adapters.state.sql import SqlState
 from noria.domain.events import RunStarted
 from noria.domain.status import AppliedProject
 
@@ -445,5 +445,5 @@ def test_a_writer_that_is_killed_leaves_whole_changes_only(url):
 
 def test_the_state_is_light_enough_for_the_api_process():
     heavy = "('sqlalchemy', 'alembic', 'pandas', 'pyarrow', 'mlflow')"
-    code = f"import sys, noria.adapters.sqlite; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, noria.adapters.state.sqlite; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.registry import FakeRegistry
 from fakes.trainer import FakeTrainer
-from noria.adapters.mlflow import MlflowRegistry
+from noria.adapters.registry.mlflow import MlflowRegistry
 from noria.adapters.trainers.classifier import ClassifierTrainer
 from noria.domain.errors import InvalidData
 from noria.ports import ModelRegistry, Trainer, TrainingJob

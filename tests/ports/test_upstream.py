@@ -8,8 +8,8 @@ import uvloop
 
 from fakes.credentials import FixedCredentials
 from fakes.upstream import FakeUpstream, Script, Step, labels, listening, reply
-from noria.adapters.upstream import HttpUpstream
-from noria.adapters.upstreams import ProjectUpstream
+from noria.adapters.upstreams.both import ProjectUpstream
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.errors import UpstreamFailed, UpstreamTimeout
 from noria.settings import Upstream
 

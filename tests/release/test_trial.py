@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
-from noria.adapters.upstream import HttpUpstream
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.errors import InvalidData, UpstreamFailed
 from noria.release.trial import BATCH, PROMPTS, SINGLES, WARM_UP, Trial
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from noria.serving.national_ids import KNOWN, valid
-from noria.serving.redaction import Redactor
+from noria.serving.log.national_ids import KNOWN, valid
+from noria.serving.log.redaction import Redactor
 from noria.settings import SPELLED, Redaction
 
 ONLY = Redactor([Redaction.NATIONAL_ID])

@@ -13,10 +13,10 @@ from fakes.entries import intent, outcome
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
 from noria.domain.errors import LogUnavailable, RedactionUnavailable
-from noria.serving import recorder as module
-from noria.serving.entities import without_entities
-from noria.serving.recorder import Recorder, new_request_id
-from noria.serving.redaction import Redactor
+from noria.serving.log import recorder as module
+from noria.serving.log.entities import without_entities
+from noria.serving.log.recorder import Recorder, new_request_id
+from noria.serving.log.redaction import Redactor
 from noria.settings import SPELLED, Redaction
 
 MAIL = b'{"input":"write to jo@example.com"}'

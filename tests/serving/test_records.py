@@ -14,14 +14,14 @@ from fakes.records import MemoryRecords
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
 from noria.adapters.clock import SystemClock
-from noria.adapters.delta import DeltaStore
-from noria.adapters.spool import SqliteSpool
-from noria.adapters.spool_reader import SpoolFolder, looking
+from noria.adapters.spool.reader import SpoolFolder, looking
+from noria.adapters.spool.writer import SqliteSpool
+from noria.adapters.tables.delta import DeltaStore
 from noria.domain.errors import InvalidRequest, StorageCorrupted
 from noria.domain.inference import OutcomeKind
-from noria.serving.following import Follower
-from noria.serving.records import Log
-from noria.serving.shipping import Shipper
+from noria.serving.log.following import Follower
+from noria.serving.log.records import Log
+from noria.serving.log.shipping import Shipper
 
 COUNT = "SELECT databricks_request_id AS id, spool, sequence, outcome FROM inference ORDER BY request_time"
 

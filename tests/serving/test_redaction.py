@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from noria.serving import redaction
-from noria.serving.redaction import Redactor, Redactors
+from noria.serving.log import redaction
+from noria.serving.log.redaction import Redactor, Redactors
 from noria.settings import SPELLED, Endpoint, Redaction
 
 REDACTOR = Redactor(SPELLED)

@@ -10,9 +10,9 @@ import pytest
 from fakes.plane import ASSISTANT, TRIAGE, Plane, route, target
 from fakes.story import PROJECT
 from fakes.upstream import Script, Step, chat, completion, events, labels, listening, reply, talker
-from noria.adapters.credentials import UpstreamCredentials
-from noria.adapters.upstream import HttpUpstream
-from noria.adapters.upstreams import ProjectUpstream
+from noria.adapters.upstreams.both import ProjectUpstream
+from noria.adapters.upstreams.credentials import UpstreamCredentials
+from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.endpoint import Role, Wire
 from noria.serving.breaker import BreakerState
 from noria.settings import Upstream

@@ -15,12 +15,12 @@ from fakes.entries import SECOND_US, START_US, feedback, intent, outcome
 from fakes.records import MemoryRecords
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
-from noria.adapters.spool import SqliteSpool
-from noria.adapters.spool_reader import SpoolReader
+from noria.adapters.spool.reader import SpoolReader
+from noria.adapters.spool.writer import SqliteSpool
 from noria.domain.errors import StorageCorrupted
 from noria.domain.inference import Intent, Outcome, OutcomeKind
-from noria.serving import rows
-from noria.serving.shipping import Shipper
+from noria.serving.log import rows
+from noria.serving.log.shipping import Shipper
 from noria.tables import DEAD_LETTER, FEEDBACK, INFERENCE
 
 START = datetime.fromtimestamp(START_US / 1e6, UTC)

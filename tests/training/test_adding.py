@@ -11,7 +11,7 @@ from fakes.models import TEXT, classifier, save
 from fakes.registry import FakeRegistry
 from fakes.release import HandClock
 from fakes.state import FakeState
-from noria.adapters.packages import prepare
+from noria.adapters.registry.packages import prepare
 from noria.domain.errors import InvalidData, Refused, UnknownEndpoint, UnknownModel, UntrustedArtifact
 from noria.domain.events import CandidateRegistered
 from noria.domain.gate import Verdict

@@ -14,7 +14,7 @@ from fakes.registry import FakeRegistry
 from fakes.state import FakeState
 from fakes.trainer import FakeTrainer, TrainerCompute
 from fakes.workflows import MemorySteps
-from noria.adapters.mlflow import MlflowRegistry
+from noria.adapters.registry.mlflow import MlflowRegistry
 from noria.domain.alert import Alert, AlertState
 from noria.domain.errors import InvalidData, NoriaError
 from noria.domain.events import AlertRaised, CandidateRegistered, RunFailed, RunStarted

@@ -1,1 +1,1 @@
-"""One file for each outside world; only `bootstrap.py` names them."""
+"""One file for each outside world; only `bootstrap` names them."""

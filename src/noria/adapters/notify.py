@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from noria.adapters.addresses import forbidden, parse
+from noria.adapters.upstreams.addresses import forbidden, parse
 from noria.domain.alert import Alert, AlertState
 from noria.domain.errors import InvalidProject, NotDelivered
 from noria.ports import Notifier

@@ -32,8 +32,8 @@ from noria.serving.admission import Admission
 from noria.serving.allowance import Allowances
 from noria.serving.calls import Caller
 from noria.serving.gateway import Gateway
+from noria.serving.log.recorder import Recorder, new_request_id
 from noria.serving.passage import Passages
-from noria.serving.recorder import Recorder, new_request_id
 from noria.serving.router import Router
 from noria.serving.wires import Form
 

@@ -18,7 +18,7 @@ from noria.api.messages import Request, Send, respond
 from noria.api.problems import RETRY_AFTER_S, MethodNotAllowed, explain
 from noria.domain.errors import InvalidRequest, NoriaError, UnknownEndpoint
 from noria.serving import bodies
-from noria.serving.recorder import Recorder
+from noria.serving.log.recorder import Recorder
 from noria.serving.router import Router
 from noria.settings import Project
 

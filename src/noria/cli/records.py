@@ -15,7 +15,7 @@ from noria.domain.errors import InvalidRequest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from noria.serving.records import Log
+    from noria.serving.log.records import Log
 
 records = typer.Typer(no_args_is_help=True, help="Read the log of requests, answers and feedback.")
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""The model server's command line; `adapters/local.py` builds it."""
+"""The model server's command line; `adapters/hosts/local.py` builds it."""
 
 import argparse
 import logging
@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from noria.adapters.local import failure_line
+from noria.adapters.hosts.local import failure_line
 from noria.domain.errors import NoriaError
 from noria.modelserver.guard import OrphanGuard
 
@@ -47,7 +47,7 @@ def _serve_mlflow(options: argparse.Namespace) -> None:
 
 
 def _serve_gguf(options: argparse.Namespace) -> None:
-    from noria.adapters.llamacpp import GgufOptions, serve
+    from noria.adapters.hosts.llamacpp import GgufOptions, serve
 
     gguf = GgufOptions(
         file=options.gguf,

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.packages import weights
+from noria.adapters.registry.packages import weights
 from noria.domain.errors import InvalidRequest, MissingExtra, UnknownModel
 from noria.modelserver.batching import Answer, Call
 from noria.modelserver.rows import texts

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.packages import SAFE_TYPES, chats, describe, risks, unknown_types
+from noria.adapters.registry.packages import SAFE_TYPES, chats, describe, risks, unknown_types
 from noria.domain.errors import InvalidRequest, MissingExtra, UnknownModel, UntrustedArtifact, UpstreamFailed
 from noria.modelserver import chat, formats
 from noria.modelserver.batching import Answer, Call

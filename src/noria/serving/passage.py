@@ -11,7 +11,7 @@ from noria.domain.inference import Intent, Outcome, OutcomeKind
 from noria.domain.price import Price
 from noria.ports import Clock
 from noria.serving.allowance import Allowances, Charge
-from noria.serving.recorder import Recorder
+from noria.serving.log.recorder import Recorder
 from noria.serving.replies import Reply
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Which trace a request belongs to: the caller's if it sends one, else a new one (W3C Trace Context).
 
-The API process does no more than this. Spans are made by the worker from the log (`adapters/telemetry.py`), so a trace
+The API process does no more than this. Spans are made by the worker from the log (`adapters/telemetry`), so a trace
 is as complete as the log is, and costs a request a few microseconds.
 """
 

@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.mlflow import MlflowRegistry
+from noria.adapters.registry.mlflow import MlflowRegistry
 from noria.domain.errors import InvalidProject, MissingExtra
 from noria.ports import Trainer, TrainingJob
 

@@ -18,8 +18,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-from noria.adapters.mlflow_client import metric_names
-from noria.adapters.modelfiles import checksum
+from noria.adapters.registry.client import metric_names
+from noria.adapters.registry.modelfiles import checksum
 from noria.adapters.trainers.tracking import (
     LOGGED_MODEL,
     PREDICTIONS,

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import noria
-from noria.adapters.mlflow import RUN
-from noria.adapters.mlflow_client import connect, load_mlflow
+from noria.adapters.registry.client import connect, load_mlflow
+from noria.adapters.registry.mlflow import RUN
 from noria.domain.errors import RegistryUnavailable
 from noria.ports import TrainingJob, TrainingResult
 

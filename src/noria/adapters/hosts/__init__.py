@@ -1,0 +1,1 @@
+"""Where versions run: on this machine, or elsewhere."""

@@ -1,0 +1,1 @@
+"""Models and their versions: MLflow, the files that become versions, and whose word counts for them."""

@@ -1,0 +1,1 @@
+"""The history of the state's schema; `noria.adapters.state.sql.migrate` plays it."""

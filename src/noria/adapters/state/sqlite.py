@@ -1,0 +1,172 @@
+"""The control plane's memory on SQLite, read with nothing but SQLite: what an API process does, ten times a second.
+
+Whoever writes needs SQLAlchemy, 20 MB of it, which is loaded when the first change is made (`adapters/state/sql.py`).
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from noria.adapters.codec import decode, decode_event
+from noria.adapters.state.trouble import BUSY_MS, explain
+from noria.domain.audit import AuditEvent
+from noria.domain.errors import StorageCorrupted
+from noria.domain.events import Event
+from noria.ports import Change, Clock
+
+if TYPE_CHECKING:
+    from noria.adapters.state.sql import SqlState
+
+T = TypeVar("T")
+
+URL = "sqlite:///"
+"""What the URL of a state on SQLite begins with."""
+HEAD = "0001"
+"""The newest migration, so that a database that is up to date is opened without loading alembic."""
+_PAGE = 500
+_AUDIT = ("sequence", "at", "actor", "action", "subject", "reason", "evidence", "previous_hash", "hash")
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a plain SQLite URL means; None for every other URL."""
+    path = url.removeprefix(URL)
+    plain = url.startswith(URL) and path and "?" not in path and not path.startswith((":", "file:"))
+    return Path(path) if plain else None
+
+
+def is_current(file: Path) -> bool:
+    """Whether a database has the schema of this version of Noria. Nothing is made or changed."""
+    try:
+        connection = _connect(file)
+        try:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return False
+    return found == [(HEAD,)]
+
+
+class SqliteState:
+    """StateStore on a SQLite file whose schema is there. Threads may share it.
+
+    Args:
+        file: The database.
+        clock: Where the times of audit events come from.
+
+    Raises:
+        StateUnavailable: From every method: it can't be reached, or has no tables yet.
+        StorageCorrupted: From every method: what is stored can't be read back.
+        Conflict: From every writing method: another process kept it locked for too long.
+    """
+
+    def __init__(self, file: Path, clock: Clock) -> None:
+        self._file = file
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._writing: SqlState | None = None
+
+    def get(self, kind: type[T], id: str) -> T | None:
+        rows = self._rows("SELECT body FROM nouns WHERE kind = ? AND id = ?", kind.__name__, id)
+        return decode(kind, rows[0][0]) if rows else None
+
+    def find(self, kind: type[T], *, endpoint: str | None = None, limit: int = 1000) -> list[T]:
+        of_endpoint = "" if endpoint is None else " AND endpoint = ?"
+        query = f"SELECT body FROM nouns WHERE kind = ?{of_endpoint} ORDER BY changed DESC LIMIT ?"  # noqa: S608
+        values = (kind.__name__, limit) if endpoint is None else (kind.__name__, endpoint, limit)
+        return [decode(kind, body) for (body,) in self._rows(query, *values)]
+
+    def change(
+        self,
+        actor: str,
+        action: str,
+        subject: str,
+        *,
+        reason: str = "",
+        evidence: Mapping[str, object] | None = None,
+    ) -> AbstractContextManager[Change]:
+        return self._writer().change(actor, action, subject, reason=reason, evidence=evidence)
+
+    def note(self) -> AbstractContextManager[Change]:
+        return self._writer().note()
+
+    def revision(self) -> int:
+        return int(self._rows("SELECT value FROM meta WHERE name = 'revision'")[0][0])
+
+    def pending_events(self, limit: int = 100) -> list[Event]:
+        query = "SELECT kind, body FROM events WHERE handled_at IS NULL ORDER BY sequence LIMIT ?"
+        return [decode_event(kind, body) for kind, body in self._rows(query, limit)]
+
+    def mark_handled(self, event_id: str) -> None:
+        self._writer().mark_handled(event_id)
+
+    def audit_trail(self, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEvent]:
+        query = f"SELECT {', '.join(_AUDIT)} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            rows = self._rows(query, after, size)
+            for row in rows:
+                yield audit_event(dict(zip(_AUDIT, row, strict=True)))
+            if len(rows) < size:
+                return
+            after = rows[-1][0]
+            left = None if left is None else left - size
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            self._let_go()
+            if self._writing is not None:
+                self._writing.close()
+                self._writing = None
+
+    def _rows(self, query: str, *values: object) -> Sequence[Any]:
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = _connect(self._file)
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                self._let_go()
+                raise explain(f"{URL}{self._file}", str(error), error) from error
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _writer(self) -> "SqlState":
+        from noria.adapters.state.sql import SqlState
+
+        with self._lock:
+            if self._writing is None:
+                self._writing = SqlState(f"{URL}{self._file}", self._clock)
+            return self._writing
+
+
+def audit_event(fields: Mapping[str, Any]) -> AuditEvent:
+    """An entry of the account, from its columns.
+
+    Raises:
+        StorageCorrupted: It can't be read back.
+    """
+    try:
+        at, evidence = datetime.fromisoformat(fields["at"]), json.loads(fields["evidence"])
+    except ValueError as error:
+        raise StorageCorrupted(
+            f"Audit event {fields['sequence']} can't be read: {error}.", "Restore the state from a backup."
+        ) from error
+    return AuditEvent(**{**fields, "at": at, "evidence": evidence})
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    """A connection that makes no file; each of its reads sees what was committed last."""
+    uri = f"{file.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False)

@@ -1,0 +1,1 @@
+"""The tables: Delta Lake, what SQL sees of them, and Parquet that callers send."""

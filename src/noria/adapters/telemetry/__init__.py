@@ -1,0 +1,1 @@
+"""Traces and metrics for others, made from the log."""

@@ -1,0 +1,59 @@
+"""The one composition root: here, and nowhere else, ports meet adapters.
+
+Heavy libraries are imported by the functions that need them, so that a command which only reads the state starts fast
+and an API process stays small.
+"""
+
+from noria.bootstrap.api_process import Api, api
+from noria.bootstrap.parts import (
+    additions,
+    cards,
+    first_versions,
+    follower,
+    host,
+    log,
+    manual,
+    meters,
+    policies,
+    recorder,
+    records,
+    redactor_socket,
+    registry,
+    resolver,
+    spending,
+    upstream,
+)
+from noria.bootstrap.project import ACTOR, APPLIED, apply, clock, in_service, keys_exist, opened, settings, state
+from noria.bootstrap.worker_process import Loop, loop
+
+__all__ = [
+    "ACTOR",
+    "APPLIED",
+    "Api",
+    "Loop",
+    "additions",
+    "api",
+    "apply",
+    "cards",
+    "clock",
+    "first_versions",
+    "follower",
+    "host",
+    "in_service",
+    "keys_exist",
+    "log",
+    "loop",
+    "manual",
+    "meters",
+    "opened",
+    "policies",
+    "recorder",
+    "records",
+    "redactor_socket",
+    "registry",
+    "resolver",
+    "settings",
+    "spending",
+    "state",
+    "upstream",
+]

@@ -1,0 +1,191 @@
+"""What the worker is made of."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from noria.domain.status import AppliedProject
+from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
+from noria.settings import Settings
+
+if TYPE_CHECKING:
+    from noria.adapters.hosts.both import ProjectHost
+    from noria.adapters.spool.reader import SpoolFolder
+    from noria.adapters.tables.delta import DeltaStore
+    from noria.adapters.telemetry.exports import Telemetry
+    from noria.governance.retention import Retention
+    from noria.loop import Rooms
+    from noria.monitoring.windows import Windows
+    from noria.ports import ComputeEngine, EntityReader, Workflows
+    from noria.release.fleet import Fleet
+    from noria.serving.log.redaction import Redactor
+    from noria.serving.log.shipping import Shipper
+    from noria.serving.prices import PriceKeeper
+    from noria.training.first import FirstVersions
+from noria.bootstrap.parts import cards, first_versions, host, policies, redactor_socket, upstream
+from noria.bootstrap.project import APPLIED, clock, in_service, state
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What the worker turns: the rooms, composed for the project in service."""
+
+    settings: Settings
+    applied: str
+    """Hash of the project's text that this was composed for."""
+    state: StateStore
+    clock: Clock
+    records: "DeltaStore"
+    registry: ModelRegistry
+    host: "ProjectHost"
+    spools: "SpoolFolder"
+    shipper: "Shipper"
+    windows: "Windows"
+    retention: "Retention"
+    rooms: "Rooms"
+    fleet: "Fleet"
+    first: "FirstVersions"
+    workflows: "Workflows"
+    prices: "PriceKeeper"
+    telemetry: "Telemetry | None" = None
+    """Who else is told of requests; None if nobody asked."""
+
+
+@contextmanager
+def loop(settings: Settings) -> Iterator[Loop]:
+    """Compose the worker; closes the durable engine and what it is running in the end."""
+    from noria.adapters.compute import LocalCompute
+    from noria.adapters.prices import list_price
+    from noria.adapters.registry.mlflow import MlflowRegistry
+    from noria.adapters.spool.reader import SpoolFolder
+    from noria.adapters.tables.delta import DeltaStore
+    from noria.adapters.telemetry.exports import telemetry
+    from noria.adapters.workflows import DbosWorkflows
+    from noria.governance.retention import Retention
+    from noria.loop import handlers
+    from noria.monitoring.windows import Windows
+    from noria.release.fleet import Fleet
+    from noria.serving.log.shipping import Shipper
+    from noria.serving.prices import PriceKeeper
+
+    times, store = clock(), state(settings)
+    settings = in_service(settings, store)
+    applied = store.get(AppliedProject, APPLIED)
+    tables = DeltaStore(settings.tables_dir)
+    models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
+    servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
+    rooms = _rooms(settings, store, times, tables, models, servers, compute)
+    workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
+    told = telemetry(settings, models.prepare)
+    try:
+        yield Loop(
+            settings=settings,
+            applied=applied.hash if applied else "",
+            state=store,
+            clock=times,
+            records=tables,
+            registry=models,
+            host=servers,
+            spools=spools,
+            shipper=Shipper(spools.readers, tables, times, told=told.shipped if told else None),
+            windows=Windows(store, tables),
+            retention=Retention(store, tables, times),
+            rooms=rooms,
+            fleet=Fleet(store, models, servers, times),
+            first=first_versions(settings, store, models),
+            workflows=workflows,
+            prices=PriceKeeper(store, times, settings.project, list_price),
+            telemetry=told,
+        )
+    finally:
+        workflows.close()  # first: a job that dies with its engine would be put down as a failed step
+        compute.close()
+        spools.close()
+        if told is not None:
+            told.close()
+
+
+def _rooms(
+    settings: Settings,
+    store: StateStore,
+    times: Clock,
+    tables: RecordStore,
+    models: ModelRegistry,
+    servers: ModelHost,
+    compute: "ComputeEngine",
+) -> "Rooms":
+    from noria.adapters.notify import notifiers
+    from noria.adapters.redactor import SocketReader
+    from noria.loop import Notifications, Rooms
+    from noria.monitoring.alerts import Alerts
+    from noria.monitoring.baselines import Baselines
+    from noria.monitoring.monitors import Monitors
+    from noria.release.case import Rows
+    from noria.release.gates import Release
+    from noria.release.rollouts import Rollouts
+    from noria.release.trial import Trial
+    from noria.serving.log.redaction import Redactors
+    from noria.training.pipeline import Pipeline
+    from noria.training.triggers import Triggers
+
+    project, redactors = settings.project, Redactors(lambda: settings.project)
+    names = SocketReader(redactor_socket(settings))
+    written = cards(settings, store, models)
+    monitors = Monitors(store, tables, Baselines(models), project)
+    pipeline = Pipeline(
+        state=store,
+        records=tables,
+        registry=models,
+        compute=compute,
+        clock=times,
+        settings=lambda: settings,
+        redact=lambda endpoint: _redact(redactors[endpoint], names),
+        write_card=written.write,
+    )
+
+    def holdout(endpoint: str, run_id: str) -> Rows | None:
+        held = pipeline.holdout(endpoint, run_id)
+        if held is None:
+            return None
+        return Rows(texts=held.texts, labels=held.labels, groups=held.groups, origins=held.origins)
+
+    release = Release(
+        state=store,
+        registry=models,
+        host=servers,
+        trial=Trial(lambda: upstream(lambda: project)),
+        clock=times,
+        policy=policies(settings),
+        task=lambda endpoint: project.endpoints[endpoint].task,
+        holdout=holdout,
+    )
+    rollouts = Rollouts(
+        state=store,
+        registry=models,
+        host=servers,
+        store=tables,
+        clock=times,
+        endpoint=lambda name: project.endpoints[name],
+    )
+    return Rooms(
+        monitors=monitors,
+        alerts=Alerts(store, times, monitors.moved),
+        notifications=Notifications(store, notifiers(settings)),
+        triggers=Triggers(store, tables, times, lambda: project),
+        pipeline=pipeline,
+        release=release,
+        rollouts=rollouts,
+        cards=written,
+    )
+
+
+def _redact(redactor: "Redactor", names: "EntityReader") -> Callable[[str], str]:
+    """What takes out of a text what the records of an endpoint don't hold either."""
+    from noria.serving.log.entities import marked
+
+    def redact(text: str) -> str:
+        clean = redactor.text(text)[0]
+        return marked(clean, names.find_now([clean], redactor.asks)[0])[0] if redactor.asks else clean
+
+    return redact

@@ -1,0 +1,50 @@
+"""Every seam of the house.
+
+A room above asks for one of these; `bootstrap` alone knows which adapter stands behind it. Each port has one
+conformance suite in `tests/ports/` that every adapter passes, and so does its fake.
+"""
+
+from noria.ports.log import Poison, RecordSpool, RecordStore, RecordView, SpoolReader
+from noria.ports.models import ModelHost, ModelRegistry
+from noria.ports.plane import Chunks, Clock, Credentials, EntityReader, FrameReader, Meters, Upstream, UpstreamReply
+from noria.ports.state import Change, StateStore
+from noria.ports.work import (
+    ComputeEngine,
+    Handlers,
+    JobSpec,
+    Notifier,
+    Steps,
+    Trainer,
+    TrainingJob,
+    TrainingResult,
+    Workflows,
+)
+
+__all__ = [
+    "Change",
+    "Chunks",
+    "Clock",
+    "ComputeEngine",
+    "Credentials",
+    "EntityReader",
+    "FrameReader",
+    "Handlers",
+    "JobSpec",
+    "Meters",
+    "ModelHost",
+    "ModelRegistry",
+    "Notifier",
+    "Poison",
+    "RecordSpool",
+    "RecordStore",
+    "RecordView",
+    "SpoolReader",
+    "StateStore",
+    "Steps",
+    "Trainer",
+    "TrainingJob",
+    "TrainingResult",
+    "Upstream",
+    "UpstreamReply",
+    "Workflows",
+]

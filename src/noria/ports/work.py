@@ -1,0 +1,134 @@
+"""The seams of the loop's work: jobs, trainers, durable workflows, and who is told of alerts."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from noria.domain.alert import Alert
+from noria.domain.events import Event
+
+if TYPE_CHECKING:
+    pass
+from noria.ports.state import T
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """Work for a ComputeEngine: the name of a function and JSON arguments, never a closure."""
+
+    function: str
+    """`package.module:function`; it takes the arguments as keywords and returns JSON."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ComputeEngine(Protocol):
+    """Runs heavy work away from the loop's own process."""
+
+    def run(self, job: JobSpec) -> Mapping[str, Any]:
+        """Run a job and return its result.
+
+        Raises:
+            NoriaError: The job's own, as it was raised there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop the engine and what it is running."""
+        ...
+
+
+class Trainer(Protocol):
+    """Turns labelled rows into a model version's files. Runs inside a ComputeEngine."""
+
+    def train(self, job: "TrainingJob") -> "TrainingResult":
+        """Train, log the model with signature and input example to MLflow, and write the monitor baseline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """What a trainer gets. All paths are Parquet files with the columns text, label, group, origin
+    (`baseline` for the project's own data, `production` for labelled records).
+
+    Attributes:
+        endpoint: Endpoint that the model is for.
+        model: Registered model name.
+        run_id: Noria's run id, set as a tag on the MLflow run, so that a repeat finds its own half-done work.
+        tracking_uri: MLflow's.
+        experiment: MLflow experiment name.
+        train: Rows to learn from.
+        holdout: Rows that nothing is learnt from; the baseline's predictions are made on them.
+        parameters: The trainer's own, from noria.yaml.
+        seed: For every random choice.
+    """
+
+    endpoint: str
+    model: str
+    run_id: str
+    tracking_uri: str
+    experiment: str
+    train: str
+    holdout: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """What a trainer leaves: a logged model that isn't registered yet, with its monitor baseline (artefact folder
+    `baseline` of the run) and its answers on the held-out rows.
+
+    Attributes:
+        logged_model_uri: What `ModelRegistry.register` takes.
+        mlflow_run_id: The run that holds everything.
+        metrics: As logged.
+        predictions: Parquet file: the held-out rows with the columns prediction and score added.
+    """
+
+    logged_model_uri: str
+    mlflow_run_id: str
+    metrics: Mapping[str, float]
+    predictions: str
+
+
+class Steps(Protocol):
+    """A durable workflow as its handler sees it."""
+
+    def __call__(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Do a named step once: after a crash a finished step's JSON result is returned without doing it again."""
+        ...
+
+
+class Workflows(Protocol):
+    """Durable execution, at least once, of the loop's handlers."""
+
+    def start(self, event: Event) -> None:
+        """Begin the workflow of an event; an event that has one already is left alone."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether any workflow is under way."""
+        ...
+
+    def close(self) -> None:
+        """Stop; what is under way resumes at its next step when the worker comes back."""
+        ...
+
+
+@runtime_checkable
+class Notifier(Protocol):
+    """Tells people."""
+
+    name: str
+
+    def notify(self, alert: Alert) -> None:
+        """Deliver an alert that began to fire or was resolved.
+
+        Raises:
+            NoriaError: It could not be delivered; the worker tries again later.
+        """
+        ...
+
+
+Handlers = Mapping[type[Any], Iterable[Callable[[Any, Steps], None]]]
+"""Event type → what it sets off."""

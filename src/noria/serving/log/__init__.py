@@ -1,0 +1,1 @@
+"""The way of a record: redacted, written, read again, and carried into the tables."""
