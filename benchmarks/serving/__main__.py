@@ -40,6 +40,8 @@ def main() -> int:
             value for name, value in figures["requests_per_s"].items() if name.startswith("durable")
         )
     print(marks.table(figures, reasons))
+    if options.markdown:
+        print(f"\n{marks.markdown(figures)}")
     report = {mark.figure: None for mark in marks.MARKS} | figures | {"reasons": reasons, "machine": _machine()}
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -95,6 +97,7 @@ def _lines(path: str) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--markdown", action="store_true", help="print the table for docs/benchmarks.md, too")
     parser.add_argument("--quick", action="store_true", help="under 4 minutes, once the peers are installed")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part only; may be said again")
     parser.add_argument("--without-peers", action="store_true", help="leave the other servers out")

@@ -61,10 +61,22 @@ def table(figures: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
     """All marks and what was measured, for people."""
     lines = []
     for mark in MARKS:
-        value = figures.get(mark.figure)
-        shown = "—" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        shown = _shown(figures.get(mark.figure))
         lines.append(
             f"{mark.figure:26} {shown:>9}  {mark.sign} {mark.bound:<7,g} {verdict(mark, figures):7} {mark.says}"
         )
     lines += [f"{name} is missing: {reason}" for name, reason in reasons.items()]
     return "\n".join(lines)
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    """The same as a table for `docs/benchmarks.md`."""
+    rows = [
+        f"| {mark.says} | `{mark.figure}` | {mark.sign} {mark.bound:,g} | {_shown(figures.get(mark.figure))} |"
+        for mark in MARKS
+    ]
+    return "\n".join(["| what | figure | mark | measured |", "|---|---|---|---|", *rows])
+
+
+def _shown(value: float | None) -> str:
+    return "—" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
