@@ -1,4 +1,4 @@
-"""The model server that every gateway is put before: it answers at once, and streams at the pace that is asked for.
+"""The model server that every gateway is put before: it reads what is asked, and answers at once or on the beat.
 
 `python -m benchmarks.serving.mock --port N --socket PATH` listens on both. In a request `max_tokens` says how many
 chunks a stream has, and `pause_ms` how long it waits between two.
@@ -6,7 +6,10 @@ chunks a stream has, and `pause_ms` how long it waits between two.
 
 import argparse
 import asyncio
+import itertools
+import json
 import socket
+import time
 from typing import Any
 
 import msgspec
@@ -15,14 +18,11 @@ import uvicorn
 BACKLOG = 2048
 HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "bench"}
 WORDS = "The wheel turns as long as the river runs, and the river asks for nothing in return."
-WHOLE = msgspec.json.encode(
-    HEAD
-    | {
-        "object": "chat.completion",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": WORDS}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 40, "completion_tokens": 20, "total_tokens": 60},
-    }
-)
+ANSWER = {
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": WORDS}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 40, "completion_tokens": 20, "total_tokens": 60},
+}
 
 
 def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
@@ -32,7 +32,7 @@ def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
 
 
 FIRST, WORD, LAST = _event({"role": "assistant", "content": ""}), _event({"content": " river"}), _event({}, "stop")
-_PLAIN = [(b"content-type", b"application/json"), (b"content-length", str(len(WHOLE)).encode())]
+_numbers = itertools.count()
 _EVENTS = [(b"content-type", b"text/event-stream")]
 
 
@@ -46,11 +46,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
-    if b'"stream":true' in body or b'"stream": true' in body:
-        await _stream(msgspec.json.decode(body), send)
+    asked = json.loads(body)
+    if asked.get("stream"):
+        await _stream(asked, send)
         return
-    await send({"type": "http.response.start", "status": 200, "headers": _PLAIN})
-    await send({"type": "http.response.body", "body": WHOLE})
+    head = {"id": f"chatcmpl-{next(_numbers)}", "created": int(time.time()), "model": asked["model"]}
+    answer = json.dumps(head | ANSWER).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
 
 
 async def _stream(asked: dict[str, Any], send: Any) -> None:

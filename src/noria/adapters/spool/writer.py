@@ -33,9 +33,9 @@ _GROUP_ENTRIES: Final = 1024
 _GROUP_BYTES: Final = 8 << 20
 _LOCK_WAIT_S: Final = 5.0
 _QUICK_S: Final = 0.005
-"""A disk that took longer for a commit than that is not waited for on the event loop …"""
-_WARY_S: Final = 0.25
-"""… for so long."""
+"""A commit that took longer shows a disk that isn't waited for on the event loop …"""
+_WARY: Final = 10
+"""… for so many times as long: so the loop stands still for a tenth of the time at most, however slow the disk is."""
 _CLOSED: Final = LogUnavailable("The spool is closed.", "Send the request to a process that is running.")
 
 
@@ -251,8 +251,9 @@ class SqliteSpool:
             self._open.pop(entry.request_id, None)
 
     def _watch_disk(self, begun: float) -> None:
-        if (now := time.monotonic()) - begun > _QUICK_S:
-            self._slow_until = now + _WARY_S
+        now = time.monotonic()
+        if (took := now - begun) > _QUICK_S:
+            self._slow_until = now + took * _WARY
 
 
 def _tell(group: list[_Waiting], outcome: int | LogUnavailable) -> None:
