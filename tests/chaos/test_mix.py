@@ -1,6 +1,7 @@
 """Everything at once: random faults under load, and at the end the account is exact to the request."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from fakes.dataplane import DataPlane
 from fakes.disks import no_longer_files
 from fakes.scene import Models, answering
 from fakes.upstream import Asked, Script, Step, chat, events, labels, reply, talker
+from noria.adapters.tables.delta import DeltaStore
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -94,6 +96,17 @@ async def one_caller(callers: Callers, chance: random.Random, until_s: float) ->
         await asyncio.sleep(0.1 if told.status == 0 else 0.01)
 
 
+async def one_judge(callers: Callers, answers: Callers, chance: random.Random, until_s: float) -> None:
+    """Say what was right, of answers that were given."""
+    while time.monotonic() < until_s:
+        await asyncio.sleep(0.05)
+        known = [told.request_id for told in answers.told[-50:] if told.status == 200]
+        if known:
+            said = {"request_id": chance.choice(known), "endpoint": "triage", "label": "right"}
+            said["feedback_id"] = f"feedback-{len(callers.told)}"
+            await callers.ask("/feedback", json.dumps(said).encode())
+
+
 async def supervise(plane: DataPlane) -> None:
     """Start again what has ended."""
     while True:
@@ -156,7 +169,7 @@ class Disturber:
 @pytest.mark.serving(f"everything at random, seed {SEED}")
 async def test_after_random_faults_under_load_the_account_is_exact(plane: DataPlane, account) -> None:
     print(f"seed {SEED}; another one: NORIA_TEST_SEED=…")
-    chance, callers = random.Random(SEED), plane.callers("mix")
+    chance, callers, judge = random.Random(SEED), plane.callers("mix"), plane.callers("judge")
     disturber, models = Disturber(plane, chance), Moody(random.Random(SEED))
     for slot in APIS:
         plane.api(slot)
@@ -166,6 +179,7 @@ async def test_after_random_faults_under_load_the_account_is_exact(plane: DataPl
         end = time.monotonic() + LASTS_S
         async with asyncio.TaskGroup() as group:
             group.create_task(disturber.disturb(end))
+            group.create_task(one_judge(judge, callers, random.Random(SEED), end))
             for number in range(CALLERS):
                 group.create_task(one_caller(callers, random.Random(SEED + number), end))
         supervising.cancel()
@@ -176,6 +190,10 @@ async def test_after_random_faults_under_load_the_account_is_exact(plane: DataPl
     await plane.settle()
     print(dict(disturber.did), Counter(told.status for told in callers.told))
     print(Counter((row["outcome"], row["status_code"]) for row in plane.rows()))
+    taken = [name for told in judge.told if told.status == 200 for name in told.json["feedback_ids"]]
+    said = DeltaStore(plane.tables).scan("feedback", columns=["feedback_id"])["feedback_id"].to_pylist()
+    assert set(taken) <= set(said)
+    assert len(set(said)) == len(said)
     nobody = [told.name for told in callers.told if b"nobody" in told.body]
     unlogged = [told.name for told in callers.told if b"log_unavailable" in told.body]
     failed = [told.name for told in callers.told if told.status >= 500 or b'"error"' in told.body]
