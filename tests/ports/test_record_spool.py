@@ -557,6 +557,16 @@ async def test_the_folder_shows_every_spool_and_names_what_is_none(folder):
     spools.close()
 
 
+async def test_a_file_that_is_being_made_is_no_problem_and_is_read_once_it_is_made(folder):
+    folder.mkdir()
+    (folder / "api-0.db").touch()
+    spools = SpoolFolder(folder)
+    assert (spools.readers(), spools.problems) == ([], ())
+    one = await write(folder, feedback(1))
+    assert ([r.id for r in spools.readers()], spools.problems) == ([one], ())
+    spools.close()
+
+
 def test_a_folder_that_is_not_there_yet_has_no_spools(folder):
     assert SpoolFolder(folder).readers() == []
 

@@ -16,6 +16,7 @@ from noria.adapters.spool.file import (
     discover,
     highest,
     identity,
+    is_blank,
     is_damage,
     read_mark,
     trimmed,
@@ -266,7 +267,8 @@ class SpoolFolder:
             try:
                 self._open[key] = SpoolReader(key[0])
             except StorageCorrupted as error:
-                problems.append(str(error))
+                if not _being_made(key[0]):
+                    problems.append(str(error))
         self.problems = tuple(problems)
         return [self._open[key] for key in present if key in self._open]
 
@@ -274,3 +276,11 @@ class SpoolFolder:
         """Let go of all files."""
         while self._open:
             self._open.popitem()[1].close()
+
+
+def _being_made(path: Path) -> bool:
+    """Whether a process is making that file, or died while it did: the next one that takes the slot finishes it."""
+    try:
+        return is_blank(path)
+    except (sqlite3.Error, StorageCorrupted):
+        return False
