@@ -1,5 +1,6 @@
 import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -53,6 +54,12 @@ def test_every_value_falls_into_one_bin_whatever_the_reference(reference, values
     counts = bins.count(values)
     assert counts.sum() == len(values)
     assert len(counts) == len(bins.names) == len(bins.centres) + 1
+
+
+def test_the_largest_number_has_a_bin_like_any_other():
+    largest = sys.float_info.max
+    bins = NumericBins.fit([largest] * 20)
+    assert bins.count([0, largest, math.inf]).tolist() == [1, 1, 1, 0]
 
 
 def test_a_constant_has_a_bin_of_its_own():

@@ -73,7 +73,7 @@ class NumericBins:
             return cls(np.empty(0), np.zeros(1))
         quantiles = np.quantile(known, np.arange(1, bins) / bins, method="inverted_cdf")
         often, times = np.unique(quantiles, return_counts=True)
-        edges = np.unique(np.concatenate([often, np.nextafter(often[times > 1], math.inf)]))
+        edges = np.unique(np.concatenate([often, _next(often[times > 1])]))
         placed = np.searchsorted(edges, known, side="right")
         rows = np.bincount(placed, minlength=edges.size + 1)
         sums = np.bincount(placed, known, minlength=edges.size + 1)
@@ -178,4 +178,10 @@ def _number(value: object) -> float:
 
 
 def _span(low: float, high: float) -> str:
-    return f"{low:g}" if high == np.nextafter(low, math.inf) else f"{low:g} to {high:g}"
+    return f"{low:g}" if high == _next(low) else f"{low:g} to {high:g}"
+
+
+def _next(number: Any) -> Any:
+    """The next larger floating-point number of each; infinity after the largest."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(number, math.inf)
