@@ -30,11 +30,12 @@ test:
 	@scripts/install dev
 	@scripts/install chromium
 	@scripts/check
-	@.venv/bin/python -m pytest
+	@scripts/test fast
+	@scripts/test slow
 
 test-fast:
 	@scripts/install dev
-	@.venv/bin/python -m pytest -m "not slow and not chaos and not browser"
+	@scripts/test fast
 
 check:
 	@scripts/install dev
