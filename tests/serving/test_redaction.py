@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from noria.serving.log import redaction
+from noria.serving.log import national_ids, redaction
+from noria.serving.log.effort import POINTS, Effort
 from noria.serving.log.redaction import Redactor, Redactors
 from noria.settings import SPELLED, Endpoint, Redaction
 
@@ -196,10 +197,69 @@ def test_what_is_not_json_is_redacted_as_text(body):
     assert REDACTOR.json(body) == body.replace(b"jo@x.org", b"[email]")
 
 
-def test_nobody_can_keep_the_redactor_busy_with_numbers(monkeypatch):
-    monkeypatch.setattr(redaction, "_MOST_CHECKED", 3)
-    numbers = ", ".join(["1112223334"] * 6)  # no valid number
-    assert REDACTOR.text(numbers)[0] == ", ".join(["1112223334"] * 3 + ["[national_id]"] * 3)
+def test_what_is_beyond_the_checks_that_a_body_is_worth_counts_as_found():
+    numbers = ", ".join(f"111222333{digit}" for digit in range(6))  # no valid number
+    some = Redactor([Redaction.PHONE])
+    assert some.text(numbers, effort=Effort(points=3 * 1))[0].count("[phone]") == 3
+    assert some.text(numbers, effort=Effort(looks=3))[0].count("[phone]") == 6  # and they are looked at again
+    assert some.text(numbers) == (numbers, ())
+
+
+def test_a_number_that_comes_again_is_checked_once(monkeypatch):
+    checked = counted(monkeypatch)
+    REDACTOR.body(json.dumps(["(111) 222-3334 "] * 200).encode())
+    assert len(checked) == 1
+
+
+HOSTILE = {
+    "1/1/1": lambda n: f"{n % 10}/" * 9,
+    "groups": lambda n: f"{n:04d} 22 33 44 55 66 ",
+    "dotted": lambda n: f"{n:04d}. 21. 43. 651. 1 ",
+    "abroad": lambda n: f"+9991{n:06d}; ",
+    "fake iban": lambda n: f"DE{n % 90 + 10} 0000 0000 {n:06d} AB; ",
+    "fake ssn": lambda n: f"666-{n % 90 + 10}-{n:04d} ssn; ",
+    "bare and named": lambda n: f"{100000000 + n} ssn bsn nif; ",
+}
+
+
+@pytest.mark.parametrize("form", ["text", "one string", "many strings", "very many strings"])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_body_costs_more_checks_than_it_is_worth(kind, form, monkeypatch):
+    checked, text = counted(monkeypatch), [HOSTILE[kind](n) for n in range(6000)]
+    if form == "very many strings":
+        body = json.dumps(text)
+    else:
+        size = 20 if form == "many strings" else len(text)
+        strings = ["".join(text[first : first + size]) for first in range(0, len(text), size)]
+        body = strings[0] if form == "text" else json.dumps(strings)
+    REDACTOR.body(body.encode())
+    assert len(checked) <= POINTS * 5 // 4  # and a first look at the body as a whole
+
+
+def counted(monkeypatch):
+    """Every check that costs about a tenth of a millisecond, as they are made."""
+    checked = []
+
+    def counting(check):
+        return lambda *arguments: checked.append(arguments) or check(*arguments)
+
+    monkeypatch.setattr(redaction, "_phone_in", counting(redaction._phone_in))
+    monkeypatch.setattr(national_ids, "valid", counting(national_ids.valid))
+    return checked
+
+
+def test_very_many_strings_are_redacted_as_few_are():
+    few = {
+        "ssn": "536904399",
+        "to": ["jo@x.org", "+49 30 901820", "-----BEGIN PRIVATE KEY-----", 'it"s\n\\', "ü"],
+        "n": 1,
+    }
+    (one,), many = json.loads(REDACTOR.json(json.dumps([few]).encode())), json.dumps([few] * 1000, ensure_ascii=False)
+    assert json.loads(REDACTOR.json(many.encode())) == [one] * 1000
+    escaped = many.replace("@", "\\u0040")
+    assert json.loads(REDACTOR.json(escaped.encode()))[7]["to"][:2] == ["[email]", "[phone]"]
+    plain = json.dumps(["nothing here"] * 3000).encode()
+    assert REDACTOR.body(plain) == (plain, ())
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from functools import cache
 from importlib import import_module
 from typing import Final
 
+from noria.serving.log.effort import Effort
+
 DIGIT_FIRST: Final = re.compile(
-    r"\d(?<![\w@].)(?<!\w[-./+].)(?:"
+    r"\d(?=[A-Za-z0-9 ./+-]{7})(?<![\w@].)(?<!\w[-./+].)(?:"
     r"\d{0,7}(?: \d{1,8}){1,7}"
     r"|[A-Za-z0-9]{0,17}(?:[-./+][A-Za-z0-9]{1,8}){0,4}"
     r")(?![\w@])(?![-/]\w)",
@@ -156,18 +158,30 @@ _FIELD: Final = re.compile(r"[,{\[]")
 _GAPS: Final = str.maketrans("", "", " -./")
 
 
-def national_id(match: re.Match[str], before: str) -> Span | None:
+def national_id(match: re.Match[str], before: str, effort: Effort) -> Span | None:
     """Which part of a candidate is a national identity number.
 
     Args:
         match: Of one of the patterns above, in the text that it was found in.
         before: What stands before that text.
+        effort: Checks that may still be made.
     """
     candidate = match.group()
+    if len(candidate) < _LEAST:
+        return None
+    shape = candidate.encode().translate(_SHAPE).decode()
+    around: tuple[str, str] | None = None
     for start, end in _parts(candidate):
-        written = candidate[start:end]
-        for kind, needs_word in _WAYS.get(written.encode().translate(_SHAPE).decode(), ()):
-            if (not needs_word or _named(kind, match, before)) and valid(kind, written):
+        way = shape[start:end]
+        kinds = _WAYS.get(way)
+        if kinds is None:
+            continue
+        around = around or _around(match, before)
+        named = _stands(_any_word(way), around)
+        for kind, needs_word in kinds:
+            if needs_word and not (named and _stands(_words(kind.words), around)):
+                continue
+            if not effort.check() or valid(kind, candidate[start:end]):
                 return start, end
     return None
 
@@ -191,14 +205,23 @@ def _parts(candidate: str) -> Iterator[Span]:
                 yield start, end
 
 
-def _named(kind: NationalId, match: re.Match[str], before: str) -> bool:
-    """Whether a word that names it stands near."""
+def _around(match: re.Match[str], before: str) -> tuple[str, str]:
+    """What stands so near a candidate that a word in it may name it."""
     text, start, end = match.string, match.start(), match.end()
     near = text[max(0, start - _NEAR_BEFORE) : start]
     if len(near) < _NEAR_BEFORE:
         near = _FIELD.split(before[len(near) - _NEAR_BEFORE :])[-1] + near
-    words = _words(kind.words)
-    return words.search(near) is not None or words.search(text[end : end + _NEAR_AFTER]) is not None
+    return near, text[end : end + _NEAR_AFTER]
+
+
+def _stands(words: re.Pattern[str], around: tuple[str, str]) -> bool:
+    return words.search(around[0]) is not None or words.search(around[1]) is not None
+
+
+@cache
+def _any_word(way: str) -> re.Pattern[str]:
+    """Any word that names a number written so: mostly there is none, and one search says so."""
+    return _words("|".join(kind.words for kind, needs_word in _WAYS[way] if needs_word) or "(?!)")
 
 
 @cache

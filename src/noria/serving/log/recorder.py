@@ -12,6 +12,7 @@ from typing import Any, Final
 from noria.domain.errors import LogUnavailable, RedactionUnavailable
 from noria.domain.inference import Feedback, Intent, Outcome
 from noria.ports import Clock, EntityReader, RecordSpool
+from noria.serving.log.effort import Effort
 from noria.serving.log.entities import marked, withheld, without_entities
 from noria.serving.log.payload import DATABRICKS_BYTES, Side, kept
 from noria.serving.log.redaction import Redactor
@@ -94,11 +95,12 @@ class Recorder:
 
     async def _append_intent(self, redactor: Redactor, intent: Intent, request: bytes, codes: tuple[str, ...]) -> None:
         if request is not intent.request or intent.client_request_id or intent.metadata or codes:
+            effort = Effort()
             intent = replace(
                 intent,
                 request=request,
-                client_request_id=_clean(redactor, intent.client_request_id),
-                metadata={_storable(key): _clean(redactor, value) for key, value in intent.metadata.items()},
+                client_request_id=_clean(redactor, intent.client_request_id, effort),
+                metadata={_storable(key): _clean(redactor, value, effort) for key, value in intent.metadata.items()},
                 errors=_with(intent.errors, codes),
             )
         self._under_way[intent.request_id] = redactor
@@ -219,8 +221,8 @@ def _clear(redactor: Redactor, body: bytes, longest: int, side: Side) -> tuple[b
     return rest, (*codes, *more)
 
 
-def _clean(redactor: Redactor, text: str) -> str:
-    return _storable(redactor.text(text)[0])
+def _clean(redactor: Redactor, text: str, effort: Effort | None = None) -> str:
+    return _storable(redactor.text(text, "", effort)[0])
 
 
 def _storable(text: str) -> str:

@@ -1,10 +1,10 @@
 """Takes personal data and secrets out of text before it touches the disk.
 
 Clean text is let pass after a quick look at it, in microseconds. What is taken out leaves a marker that says what it
-was (`[email]`), and redacting twice changes nothing. Patterns are bounded: no text takes more than linear time.
+was (`[email]`), and redacting twice changes nothing. Patterns are bounded, and so are the checks that one body is worth
+(`effort`): no text takes more than a linear look and a tenth of a second.
 """
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from noria.serving.log.effort import Effort, Span, whole
 from noria.serving.log.national_ids import DIGIT_FIRST, LETTER_FIRST, LETTERS_THEN_DIGITS, national_id
 from noria.serving.log.secrets import SECRET, may_hold_secret
 from noria.settings import READ, Project, RedactElse, Redaction, Region
@@ -38,13 +39,17 @@ _GAPS: Final = b" ().-/+\xc2\xa0"
 _OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
 _SHORTEST: Final = 7
 """A string token of JSON that is shorter holds nothing: `"a@b.c"` has seven characters."""
-_MOST_CHECKED: Final = 5000
-"""Candidates of a kind in one text that are checked one by one; what comes after goes unchecked, so that nobody can
-keep us busy for minutes."""
+_SHORTEST_IBAN: Final = 15
+_MANY: Final = 1000
+"""So many strings of JSON are not redacted one by one, but together."""
+_APART: Final = "\udfff"
+"""Stands between them in a line of its own: no pattern reaches over it, and no string of valid JSON holds it."""
+_GROUP: Final = re.compile(r"\d+")
+_FEWEST_GROUPED: Final = 5
+"""So many digits of a national phone number at the least don't stand alone: `0 3 1234 5678`."""
 
-Span = tuple[int, int]
-Part = Callable[[re.Match[str], str], Span | None]
-"""Which part of a candidate has to go, given what stands before the text; None if nothing has."""
+Part = Callable[[re.Match[str], str, Effort], Span | None]
+"""Which part of a candidate has to go, given what stands before the text and what may still be checked."""
 
 
 class _Glance:
@@ -112,8 +117,8 @@ class Redactor:
         self.refuses = refuses
         self._regions = tuple(regions)
         every: tuple[Rule, ...] = (
-            (Redaction.CREDENTIAL, _Glance.may_be_secret, SECRET, _whole),
-            (Redaction.EMAIL, _Glance.may_be_email, _EMAIL, _whole),
+            (Redaction.CREDENTIAL, _Glance.may_be_secret, SECRET, whole),
+            (Redaction.EMAIL, _Glance.may_be_email, _EMAIL, whole),
             (Redaction.IBAN, _Glance.may_be_iban, _IBAN, _iban),
             (Redaction.CARD, _Glance.may_be_number, _CARD, _card),
             (Redaction.NATIONAL_ID, _Glance.may_be_national_id, DIGIT_FIRST, national_id),
@@ -124,21 +129,23 @@ class Redactor:
         self._wordy = [rule for rule in self._rules if rule[1] in (_Glance.may_be_secret, _Glance.may_be_email)]
         self._looks = tuple(dict.fromkeys(may_hold for _, may_hold, _, _ in self._rules))
 
-    def text(self, text: str, before: str = "") -> tuple[str, tuple[str, ...]]:
+    def text(self, text: str, before: str = "", effort: Effort | None = None) -> tuple[str, tuple[str, ...]]:
         """The text without what has to go, and codes of what went (`REDACTED_EMAIL`).
 
         Args:
             text: Any text.
             before: What stands before it: a word there may say what a number is.
+            effort: What may be done for it and for what belongs to it; a body's worth if nothing is said.
         """
         if not self._may_hold(text):
             return text, ()
+        effort = effort or Effort()
         codes: set[str] = set()
         for _ in range(_ROUNDS):  # what goes may uncover its neighbour
             once = text
-            for kind, may_hold, pattern, part in self._rules:
-                if may_hold(_Glance(text)):
-                    text = _without(text, before, kind, pattern, part, codes)
+            for rule in self._rules:
+                if rule[1](_Glance(text)):
+                    text = _without(text, before, rule, effort, codes)
             if text == once:
                 break
         return text, tuple(sorted(codes))
@@ -149,14 +156,15 @@ class Redactor:
 
     def body(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
         """Like `json`, with codes of what went. What isn't touched stays as it was, byte for byte."""
+        effort = Effort()
         try:
             text = body.decode()
-            if "\\" not in text and not self._holds(text):
+            if "\\" not in text and not self._holds(text, effort.share()):
                 return body, ()
             _VALID.decode(body)
-            return self._strings(text)
+            return self._strings(text, effort) if text.count('"') < 2 * _MANY else self._together(text, effort)
         except (msgspec.MsgspecError, UnicodeDecodeError, json.JSONDecodeError):
-            clean, codes = self.text(body.decode(errors="surrogateescape"))
+            clean, codes = self.text(body.decode(errors="surrogateescape"), "", effort)
             return clean.encode(errors="surrogateescape"), codes
 
     def _may_hold(self, text: str) -> bool:
@@ -166,7 +174,7 @@ class Redactor:
                 return True
         return False
 
-    def _holds(self, body: str) -> bool:
+    def _holds(self, body: str, effort: Effort) -> bool:
         """Whether there is anything to take out of JSON in which nothing is escaped.
 
         No pattern but a secret's reaches over a quote, so what is found here is what its strings hold, or a number.
@@ -180,12 +188,12 @@ class Redactor:
         for _, may_hold, pattern, part in rules:
             if not may_hold(glance):
                 continue
-            for checked, match in enumerate(pattern.finditer(bare)):
-                if checked == _MOST_CHECKED or part(match, "") is not None:
+            for match in pattern.finditer(bare):
+                if not effort.look() or part(match, "", effort) is not None:
                     return True
         return False
 
-    def _strings(self, body: str) -> tuple[bytes, tuple[str, ...]]:
+    def _strings(self, body: str, effort: Effort) -> tuple[bytes, tuple[str, ...]]:
         """Valid JSON with its strings redacted; the name of a field says something of the string after it."""
         codes: set[str] = set()
 
@@ -196,69 +204,112 @@ class Redactor:
             text = json.loads(token, strict=False) if "\\" in token else token[1:-1]
             if not self._may_hold(text):
                 return token
-            after, found = self.text(text, body[max(0, match.start() - _BEFORE) : match.start()])
+            after, found = self.text(text, body[max(0, match.start() - _BEFORE) : match.start()], effort)
             codes.update(found)
             return token if after == text else json.dumps(after)
 
         clean = TOKEN.sub(redacted, body)
         return clean.encode(), tuple(sorted(codes))
 
-    def _phone(self, found: re.Match[str], _: str) -> Span | None:
-        """A valid number: written in any way with its country's code, in the usual groups without."""
-        import phonenumbers  # its tables are loaded when the first number turns up
+    def _together(self, body: str, effort: Effort) -> tuple[bytes, tuple[str, ...]]:
+        """Like `_strings`, for very many: what stands before a string are the strings before it."""
+        spans = [match.span() for match in TOKEN.finditer(body)]
+        texts = [body[start + 1 : end - 1] for start, end in spans]
+        if "\\" in body:
+            texts = [json.loads(f'"{text}"', strict=False) if "\\" in text else text for text in texts]
+        clean, codes = self.text(f"\n{_APART}\n".join(texts), "", effort)
+        if not codes:
+            return body.encode(), ()
+        pieces, last = [], 0
+        for (start, end), before, after in zip(spans, texts, f"\n{clean}\n".split(_APART), strict=True):
+            after = after[1:].removesuffix("\n")  # a key without its end has taken that with it
+            if before != after:
+                pieces += [body[last:start], json.dumps(after)]
+                last = end
+        return "".join([*pieces, body[last:]]).encode(), codes
 
+    def _phone(self, found: re.Match[str], _: str, effort: Effort) -> Span | None:
+        """A valid number: written in any way with its country's code, in the usual groups without."""
         candidate = found.group()
         if _DATE.match(candidate):
             return None
         skipped = 1 if candidate.startswith("00") else 0
         number = f"+{candidate[2:]}" if skipped else candidate
-        strict, lenient = phonenumbers.Leniency.STRICT_GROUPING, phonenumbers.Leniency.VALID
-        for region in (None,) if number.startswith("+") else self._regions:
-            matcher = phonenumbers.PhoneNumberMatcher(number, region, leniency=strict if region else lenient)
-            for match in matcher:
-                if match.start == 0:
-                    return 0, match.end + skipped
-                if number[match.start - 1] == " ":  # else it is the rest of another number
-                    return match.start + skipped, match.end + skipped
-        return None
+        regions: tuple[str | None, ...] = (None,) if number.startswith("+") else self._regions
+        groups = _GROUP.findall(number)
+        if regions != (None,) and sum(len(group) for group in groups if len(group) > 1) < _FEWEST_GROUPED:
+            return None
+        if ("phone", candidate) not in effort.known:
+            if not effort.check(len(regions) * (1 + len(groups) // 2)):
+                return 0, len(candidate)
+            effort.known["phone", candidate] = _phone_in(number, regions, skipped)
+        return effort.known["phone", candidate]
 
 
-def _whole(found: re.Match[str], _: str) -> Span:
-    return 0, len(found.group())
+def _phone_in(number: str, regions: Iterable[str | None], skipped: int) -> Span | None:
+    """Which part of a candidate is a valid number, once `skipped` characters before it are counted again."""
+    import phonenumbers  # its tables are loaded when the first number turns up
+
+    strict, lenient = phonenumbers.Leniency.STRICT_GROUPING, phonenumbers.Leniency.VALID
+    for region in regions:
+        for match in phonenumbers.PhoneNumberMatcher(number, region, leniency=strict if region else lenient):
+            if match.start == 0:
+                return 0, match.end + skipped
+            if number[match.start - 1] == " ":  # else it is the rest of another number
+                return match.start + skipped, match.end + skipped
+    return None
 
 
-def _card(found: re.Match[str], _: str) -> Span | None:
+def _card(found: re.Match[str], _: str, _effort: Effort) -> Span | None:
     """A payment card's number, by its check digit."""
     from stdnum import luhn
 
     return (0, len(found.group())) if luhn.is_valid(re.sub("[ -]", "", found.group())) else None
 
 
-def _iban(found: re.Match[str], _: str) -> Span | None:
+def _iban(found: re.Match[str], _: str, effort: Effort) -> Span | None:
     """An IBAN, by its check digits and its country's length; text may follow it."""
     from stdnum import iban
 
     candidate = found.group()
-    for end in range(len(candidate), 14, -1):
-        if candidate[end - 1].isalnum() and iban.is_valid(candidate[:end], check_country=False):
+    for end in _balanced(candidate):
+        if not effort.check() or iban.is_valid(candidate[:end], check_country=False):
             return 0, end
     return None
 
 
-def _without(text: str, before: str, kind: Redaction, pattern: re.Pattern[str], part: Part, codes: set[str]) -> str:
+def _balanced(candidate: str) -> list[int]:
+    """Where an IBAN that begins the candidate may end by its check digits (ISO 7064, modulo 97), the longest first."""
+    head, rest, ends = int("".join(str(int(letter, 36)) for letter in candidate[:4])), 0, []
+    for end, letter in enumerate(candidate[4:], start=5):
+        if letter not in " -":
+            value = int(letter, 36)
+            rest = (rest * (100 if value > 9 else 10) + value) % 97
+            if end >= _SHORTEST_IBAN and (rest * 1_000_000 + head) % 97 == 1:
+                ends.append(end)
+    return ends[::-1]
+
+
+def _without(text: str, before: str, rule: Rule, effort: Effort, codes: set[str]) -> str:
     """The text with a marker in the place of every confirmed match of a rule."""
-
-    checks = itertools.count()
-
-    def marked(match: re.Match[str]) -> str:
-        found = match.group()
-        span = part(match, before) if next(checks) < _MOST_CHECKED else (0, len(found))
-        if span is None:
-            return found
-        codes.add(f"REDACTED_{kind.name}")
-        return f"{found[: span[0]]}[{kind.value}]{found[span[1] :]}"
-
-    return pattern.sub(marked, text)
+    kind, _, pattern, part = rule
+    marker, code, pieces, last = f"[{kind.value}]", f"REDACTED_{kind.name}", [], 0
+    if part is whole:
+        clean, times = pattern.subn(marker, text)
+        if times:
+            codes.add(code)
+        return clean
+    for match in pattern.finditer(text):
+        if not effort.look():
+            pieces.append(text[last : match.start()])
+            codes.add(code)
+            return "".join([*pieces, pattern.sub(marker, text[match.start() :])])
+        span = part(match, before, effort)
+        if span is not None:
+            pieces += [text[last : match.start() + span[0]], marker]
+            last = match.start() + span[1]
+            codes.add(code)
+    return "".join([*pieces, text[last:]]) if pieces else text
 
 
 class Redactors(Mapping[str, Redactor]):

@@ -6,7 +6,8 @@ from typing import Final
 SECRET: Final = re.compile(
     "|".join(
         (
-            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-]|-(?!----))*(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-\udfff]|-(?!----))*"
+            r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
             r"\b(?:sk|pk|rk|whsec|xai|gsk|pplx)[-_][A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic, Noria, Stripe, xAI, Groq
             r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,})",
             r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",  # AWS
