@@ -24,24 +24,27 @@ def account(record_property: Callable[[str, object], None]) -> Callable[[Account
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Remember which faults should run."""
-    session.config.stash[_ITEMS] = [
-        (item.nodeid, _fault(item)) for item in session.items if item.get_closest_marker("serving")
-    ]
+    """Remember which faults should run, and have their reports say which they are."""
+    faults = [(item, _fault(item)) for item in session.items if item.get_closest_marker("serving")]
+    for item, fault in faults:
+        item.user_properties.append(("fault", fault))
+    session.config.stash[_ITEMS] = [(item.nodeid, fault) for item, fault in faults]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table; a fault that didn't run shows as such."""
-    faults = terminalreporter.config.stash.get(_ITEMS, [])
-    if not faults or terminalreporter.config.option.collectonly:
-        return
-    stats = terminalreporter.stats
+    stats, config = terminalreporter.stats, terminalreporter.config
     reports = {
         report.nodeid: (outcome, report)
         for outcome in ("passed", "skipped", "failed", "error")
         for report in stats.get(outcome, [])
+        if hasattr(report, "user_properties")
     }
+    said = [(node, dict(report.user_properties).get("fault")) for node, (_, report) in reports.items()]
+    faults = config.stash.get(_ITEMS, []) or sorted((node, fault) for node, fault in said if fault)
+    if not faults or config.option.collectonly:
+        return
     lines = [(fault, *_cells(*reports.get(node, ("did not run", None)))) for node, fault in faults]
     figures = [cells[:4] for _, *cells in lines if isinstance(cells[0], int)]
     lines.append((f"all {len(lines)}", *(sum(column) for column in zip(*figures, strict=True))))
