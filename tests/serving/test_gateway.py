@@ -10,7 +10,7 @@ import pytest
 from fakes.plane import ASSISTANT, TRIAGE, Plane, route, target
 from fakes.upstream import Script, Step, chat, completion, events, labels, reply, talker
 from noria.domain.endpoint import Role
-from noria.domain.errors import RequestTooLarge
+from noria.domain.errors import LogUnavailable, RequestTooLarge
 from noria.domain.inference import Intent, Outcome
 from noria.serving import shadows
 from noria.serving.wires import Form
@@ -109,7 +109,78 @@ async def test_what_is_owed_to_the_log_is_written_at_the_end_at_the_latest():
     assert plane.endings == [("failed", 503)]
 
 
+async def test_whoever_is_cancelled_while_what_is_owed_is_written_takes_none_of_it_with_him():
+    plane = Plane({URL: labels})
+    plane.spool.refuses = Outcome
+    await plane.predict()
+    append, full, asked, go_on = plane.spool.append, LogUnavailable("The disk is full.", "Wait."), 0, asyncio.Event()
+
+    async def slow(entry):
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+        raise full
+
+    plane.spool.append = slow
+    writing = asyncio.create_task(plane.gateway.close(1))
+    await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    go_on.set()
+    plane.spool.append, plane.spool.refuses = append, ()
+    while not plane.outcomes:
+        await asyncio.sleep(0)
+        await plane.gateway.close(1)
+    assert (asked, plane.endings) == (1, [("failed", 503)])
+
+
+async def test_an_answer_that_no_record_can_hold_is_not_given_but_its_request_has_its_end():
+    plane = Plane({URL: labels})
+    unwritable(plane, b"HELLO")
+    answer = await plane.predict()
+    assert (answer.status, b"HELLO" in answer.body) == (500, False)
+    await plane.gateway.catch_up()
+    assert plane.endings == [("failed", 500)]
+    assert plane.counts.under_way == 0
+
+
+async def test_a_stream_that_no_record_can_hold_and_that_nobody_waits_for_is_recorded_without_its_body():
+    plane = Plane({CHAT_URL: talker("hi", "!")})
+    unwritable(plane, b"choices")
+    answer = await chatting(plane, stream=True)
+    await anext(answer.chunks)
+    await answer.chunks.aclose()
+    await plane.gateway.catch_up()
+    assert plane.endings == [("disconnected", 200)]
+    assert plane.outcomes[0].response == b""
+
+
+def unwritable(plane: Plane, part: bytes) -> None:
+    """Have the log fail in a way that nobody foresaw at outcomes with that in their bodies."""
+    append = plane.spool.append
+
+    async def picky(entry):
+        if isinstance(entry, Outcome) and part in entry.response:
+            raise ValueError("what is that?")
+        return await append(entry)
+
+    plane.spool.append = picky
+
+
 # --- what is wrong with a request ---
+
+
+async def test_a_request_that_nobody_foresaw_is_answered_and_on_record(monkeypatch):
+    def stumble(*_):
+        raise RuntimeError("what is that?")
+
+    monkeypatch.setattr("noria.serving.wires.understand", stumble)
+    plane = Plane({URL: labels})
+    answer = await plane.predict()
+    assert (answer.status, b"what is that" in answer.body) == (500, False)
+    assert plane.endings == [("failed", 500)]
+    assert plane.counts.under_way == 0
 
 
 async def test_a_malformed_request_is_refused_and_on_record_under_the_champion():

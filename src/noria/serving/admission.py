@@ -61,6 +61,11 @@ class Inbound:
         """Who asks, as the log calls him."""
         return self.key.name if self.key is not None else NOBODY
 
+    @property
+    def named(self) -> dict[str, str]:
+        """What a line of the process's log names, as `passage.about` does for an intent."""
+        return {"request_id": self.request_id, "trace_id": self.trace.trace_id}
+
 
 class Admission:
     """Turns requests into orders, or refuses them.

@@ -17,7 +17,7 @@ from noria.serving.admission import Admission, Inbound
 from noria.serving.cache import Kept
 from noria.serving.calls import Caller
 from noria.serving.orders import Answered, Order
-from noria.serving.passage import REST_US, Passage, Passages, our_fault
+from noria.serving.passage import REST_US, Passage, Passages, about, our_fault
 from noria.serving.replies import Reply, passes_on
 from noria.serving.retries import CallFailed
 from noria.serving.shadows import Shadows
@@ -88,10 +88,11 @@ class Gateway:
             return self._problem(inbound, error)
         try:
             order = self._admission.order(inbound, endpoint, received_us)
-        except NoriaError as error:
+        except Exception as error:  # whatever it is, the caller gets an answer and the request its record
+            refusal = error if isinstance(error, NoriaError) else our_fault(error, inbound.named)
             if not self._admission.exists(endpoint):
-                return self._problem(inbound, error)
-            return await self._refuse(inbound, endpoint, received_us, error)
+                return self._problem(inbound, refusal)
+            return await self._refuse(inbound, endpoint, received_us, refusal)
         return await self._serve(inbound, order)
 
     async def refuse(self, inbound: Inbound, error: NoriaError) -> Answer:
@@ -125,7 +126,7 @@ class Gateway:
         except NoriaError as error:
             return await self._fail(inbound, passage, error)
         except Exception as error:  # whatever it is, the caller gets an answer and the record its end
-            return await self._fail(inbound, passage, our_fault(error, passage.intent))
+            return await self._fail(inbound, passage, our_fault(error, about(passage.intent)))
         except asyncio.CancelledError:
             await passage.leave(_ending(inbound), CALLER_LEFT, _NOTHING)
             raise
@@ -214,7 +215,7 @@ class Gateway:
             status, body = self._explain(error, Form.PREDICT)
             await passage.leave(_kind(error), status, Reply(body=body), (error.code,))
         except Exception as error:  # whatever it is, the record gets its end
-            await passage.leave(OutcomeKind.FAILED, 500, _NOTHING, (our_fault(error, passage.intent).code,))
+            await passage.leave(OutcomeKind.FAILED, 500, _NOTHING, (our_fault(error, about(passage.intent)).code,))
         except asyncio.CancelledError:
             await passage.leave(OutcomeKind.INTERRUPTED, CALLER_LEFT, _NOTHING)
             raise

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from noria.domain.endpoint import Target
@@ -107,6 +108,10 @@ class Passages:
         if not self._owed or (self._refused is not None and self.clock.now_us() - self._refused[0] < rest_us):
             return
         owed, self._owed = self._owed, []
+        await asyncio.shield(self._write_owed(owed))  # whoever is cancelled meanwhile takes nothing with him
+
+    async def _write_owed(self, owed: list[Outcome]) -> None:
+        """Write outcomes; those that can't be written are owed on."""
         written = await asyncio.gather(*map(self._recorder.outcome, owed), return_exceptions=True)
         for outcome, error in zip(owed, written, strict=True):
             if isinstance(error, LogUnavailable):
@@ -177,7 +182,7 @@ class Passage:
         try:
             if self._intended:
                 await self._all.write(outcome)
-        except LogUnavailable:
+        except Exception:
             self._refused = True
             raise
         finally:
@@ -185,12 +190,16 @@ class Passage:
                 self._close(outcome)
 
     async def leave(self, kind: OutcomeKind, status: int, reply: Reply, errors: tuple[str, ...] = ()) -> None:
-        """End for a caller who hears of this in any case: what the log won't take now is written when it does."""
+        """End for a caller who hears of this in any case: what the log won't take now is written when it does, and
+        without its body what it can't hold."""
         try:
             await self.end(kind, status, reply, errors)
         except LogUnavailable as error:
             named = about(self.intent)
             log.error("the outcome of %s is not on disk yet: %s", self.intent.request_id, error, extra=named)
+        except Exception as error:
+            our_fault(error, about(self.intent))
+            reply = replace(reply, body=b"")
         if self._refused:
             self._refused = False
             outcome = self._outcome(kind, status, reply, errors)
@@ -259,7 +268,7 @@ def about(intent: Intent) -> dict[str, str]:
     return {"request_id": intent.request_id, "trace_id": intent.trace_id}
 
 
-def our_fault(error: Exception, intent: Intent) -> NoriaError:
-    """What a caller hears of an error that nobody foresaw; our log hears everything."""
-    log.error("an error that nobody foresaw", exc_info=error, extra=about(intent))
+def our_fault(error: Exception, named: Mapping[str, str]) -> NoriaError:
+    """What a caller hears of an error that nobody foresaw; our log hears everything, and whose request it was."""
+    log.error("an error that nobody foresaw", exc_info=error, extra=named)
     return NoriaError("Noria met a fault of its own.", "Its log says more; please report it.")

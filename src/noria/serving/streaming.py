@@ -8,7 +8,7 @@ from noria.domain.inference import OutcomeKind
 from noria.ports import UpstreamReply
 from noria.serving import streams
 from noria.serving.cache import Kept
-from noria.serving.passage import Passage, our_fault
+from noria.serving.passage import Passage, about, our_fault
 from noria.serving.replies import Reply, garbage, with_usage
 from noria.serving.streams import DONE, Assembly, Splitter
 
@@ -207,7 +207,7 @@ async def relay(
         await passage.leave(kind, GIVEN, incoming.reply(), (error.code,))
         yield b"data: " + explain(error) + b"\n\n"
     except Exception as error:  # whatever it is, the caller hears of it and the record gets its end
-        fault = our_fault(error, passage.intent)
+        fault = our_fault(error, about(passage.intent))
         await passage.leave(OutcomeKind.FAILED, GIVEN, incoming.reply(), (fault.code,))
         yield b"data: " + explain(fault) + b"\n\n"
     finally:
