@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 
 from benchmarks.serving.load import Load, Result, Target
 
+SLOW = ("litellm", "lab_flask")
+"""Servers that answer so seldom that a second says nothing of them …"""
+SLOW_S = 3.0
+"""… and for how long they are asked at least."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,6 +64,7 @@ def alternate(
     concurrencies: Mapping[int, Sequence[str]],
     plan: Plan,
     table: Table | None = None,
+    after_round: Callable[[], None] = lambda: None,
 ) -> Table:
     """Measure servers in turns.
 
@@ -68,16 +74,19 @@ def alternate(
         concurrencies: Requests under way at a time → the servers that are asked so.
         plan: How much.
         table: To be continued.
+        after_round: Called after each round.
     """
     table = table or Table()
     for concurrency, names in concurrencies.items():
         for _ in range(plan.rounds):
             for name in (name for name in names if name in servers and name not in table.failed):
+                seconds = max(plan.seconds, SLOW_S) if name in SLOW else plan.seconds
                 try:
-                    result = load.run(servers[name], concurrency, plan.seconds)
+                    result = load.run(servers[name], concurrency, seconds)
                 except RuntimeError as error:
                     table.failed[name] = f"at concurrency {concurrency}: {error}"
                     print(f"{name} left out, {table.failed[name]}", file=sys.stderr)
                     continue
                 table.results.setdefault((name, concurrency), []).append(result)
+            after_round()
     return table
