@@ -17,7 +17,7 @@ from benchmarks.serving.load import Load
 from benchmarks.serving.rounds import Plan
 
 PARTS = ("starts", "gateways", "streams", "scorers", "soak", "shipping")
-QUICK, FULL = Plan(3, 1.0), Plan(7, 3.0)
+QUICK, FULL = Plan(3, 0.8), Plan(7, 3.0)
 SOAK_REQUESTS = {True: 20_000, False: 1_000_000}
 
 

@@ -9,7 +9,7 @@ from benchmarks.serving.load import Load, Result, Target
 
 SLOW = ("litellm", "lab_flask")
 """Servers that answer so seldom that a second says nothing of them …"""
-SLOW_S = 3.0
+SLOW_S = 2.0
 """… and for how long they are asked at least."""
 
 
