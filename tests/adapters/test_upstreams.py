@@ -22,7 +22,7 @@ from fakes.upstream import Script, listening, reply
 from noria.adapters.upstreams.both import ProjectUpstream
 from noria.adapters.upstreams.credentials import UpstreamCredentials
 from noria.adapters.upstreams.own import HttpUpstream
-from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed
+from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed, UpstreamTimeout
 from noria.ports import UpstreamReply
 from noria.settings import Upstream
 
@@ -105,6 +105,20 @@ async def test_azure_is_asked_with_a_token_of_entra(site: Site, double: AzureDou
     await upstream.aclose()
     assert (got.status, double.last[1]["authorization"]) == (200, "Bearer entra-token")
     assert "api-key" not in double.last[1]
+
+
+async def test_whoever_grants_no_token_takes_no_more_than_the_requests_time(site: Site, double: AzureDouble) -> None:
+    class Silent:
+        async def headers(self, upstream: Any) -> dict[str, str]:
+            await asyncio.Event().wait()
+            return {}
+
+    upstream = ProjectUpstream(HttpUpstream(), lambda: site.upstreams, Silent())
+    site.has("azure", **at(double, auth="entra"))
+    with pytest.raises(UpstreamTimeout, match="No token") as caught:
+        await upstream.post("upstream:azure/gpt", CHAT, ASK, {}, 0.01)
+    assert not caught.value.sent
+    await upstream.aclose()
 
 
 async def test_a_stream_comes_as_it_is_sent(site: Site, double: AzureDouble) -> None:

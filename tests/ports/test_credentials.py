@@ -104,7 +104,15 @@ async def test_a_token_is_replaced_before_it_ends(entra: UpstreamCredentials, so
     source.now += 3000
     assert await bearer(entra) == "Bearer token-1"
     source.now += 400
+    assert await bearer(entra) == "Bearer token-1"  # which is good yet: nobody waits for the next
+    await _renewed(entra)
     assert await bearer(entra) == "Bearer token-2"
+
+
+async def _renewed(credentials: UpstreamCredentials) -> None:
+    """Come back once nobody is asked for a token."""
+    while credentials._asking:
+        await asyncio.wait(credentials._asking.values())
 
 
 async def test_a_token_that_is_good_yet_is_used_while_no_new_one_can_be_had(
@@ -113,6 +121,9 @@ async def test_a_token_that_is_good_yet_is_used_while_no_new_one_can_be_had(
     await bearer(entra)
     source.refuses, source.now = True, source.now + 3500
     assert await bearer(entra) == "Bearer token-1"
+    await _renewed(entra)
+    assert await bearer(entra) == "Bearer token-1"
+    await _renewed(entra)
     source.now += 200
     with pytest.raises(NoCredentials, match="Tenant not found") as caught:
         await bearer(entra)

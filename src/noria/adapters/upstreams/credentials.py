@@ -97,20 +97,23 @@ class UpstreamCredentials:
             self._asked = self.source()
 
     async def _token(self, scope: str) -> str:
-        """A token that lasts a while yet; however many wait for one, one is asked for."""
+        """A token that is good; however many wait for one, one is asked for, and nobody waits for one's successor."""
         known = self._tokens.get(scope)
         if known is not None and known.expires_on - self.now() > EARLY_S:
             return known.token
         asking = self._asking.get(scope)
         if asking is None:
             asking = self._asking[scope] = asyncio.create_task(asyncio.to_thread(self._fetch, scope))
-            asking.add_done_callback(lambda _: self._asking.pop(scope, None))
-        try:
-            self._tokens[scope] = await asyncio.shield(asking)
-        except NoCredentials:
-            if known is None or known.expires_on <= self.now():
-                raise
-        return self._tokens[scope].token
+            asking.add_done_callback(lambda done: self._asked_for(scope, done))
+        if known is not None and known.expires_on > self.now():
+            return known.token
+        return (await asyncio.shield(asking)).token
+
+    def _asked_for(self, scope: str, asking: "asyncio.Task[Token]") -> None:
+        """Keep a token that came; who is refused one hears of it when there is none that is good."""
+        del self._asking[scope]
+        if not asking.cancelled() and asking.exception() is None:
+            self._tokens[scope] = asking.result()
 
     def _fetch(self, scope: str) -> Token:
         """Ask for a token; blocks.

@@ -17,7 +17,7 @@ from yarl import URL
 from noria.adapters.upstreams.addresses import parse, why_not
 from noria.adapters.upstreams.places import named, split, url_of
 from noria.adapters.upstreams.replies import explained, read
-from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed
+from noria.domain.errors import ForbiddenAddress, NoCredentials, UnknownUpstream, UpstreamFailed, UpstreamTimeout
 from noria.ports import Credentials, UpstreamReply
 from noria.settings import Upstream
 
@@ -51,7 +51,9 @@ class Elsewhere:
     ) -> UpstreamReply:
         """See the port."""
         upstream, model, where = self._place(url, path)
-        known_by = await self._credentials.headers(upstream)
+        begun = asyncio.get_running_loop().time()
+        known_by = await self._known_by(upstream, timeout_s)
+        timeout_s = max(begun + timeout_s - asyncio.get_running_loop().time(), 0.001)
         if headers.get("content-type", _JSON).startswith(_JSON):
             body = named(upstream.kind, model, body)
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s))
@@ -67,10 +69,24 @@ class Elsewhere:
             raise UpstreamFailed(f"{url} answered in an encoding that nobody asked for.", "See what is at its address.")
         return reply
 
+    async def _known_by(self, upstream: Upstream, timeout_s: float) -> Mapping[str, str]:
+        """The headers that authorise a request.
+
+        Raises:
+            UpstreamTimeout: Whoever grants them said nothing in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._credentials.headers(upstream)
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"No token for {upstream.url} was granted in time.", "See whether this machine reaches it.", sent=False
+            ) from error
+
     async def reachable(self, url: str) -> bool:
         """See `ProjectUpstream`. What it answered lately counts; else one connection is tried."""
         upstream, _, where = self._place(url, "/v1/models")
-        await self._credentials.headers(upstream)
+        await self._known_by(upstream, CONNECT_S)
         now = asyncio.get_running_loop().time()
         at, status = self._last.get(url, (0.0, 0))
         if status and now - at < FRESH_S:
