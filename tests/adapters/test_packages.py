@@ -120,3 +120,14 @@ def test_an_mlmodel_that_is_none_is_said_so(tmp_path: Path, text: str) -> None:
     (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(UnknownModel, match="no MLflow model"):
         risks(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.skops", "/etc/passwd"])
+def test_a_skops_file_outside_its_model_is_not_looked_at(tmp_path: Path, scratch: Path, name: str) -> None:
+    skops.io.dump(classifier(), tmp_path / "elsewhere.skops")
+    folder = tmp_path / "m"
+    folder.mkdir()
+    flavor = {"serialization_format": "skops", "pickled_model": name}
+    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"sklearn": flavor}}))
+    with pytest.raises(UnknownModel, match="leads out"):
+        prepare(folder, scratch)

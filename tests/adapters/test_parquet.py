@@ -14,7 +14,7 @@ import pytest
 
 from noria.adapters.tables import parquet as parquet_module
 from noria.adapters.tables.parquet import ParquetReader, frame
-from noria.domain.errors import InvalidRequest, RequestTooLarge
+from noria.domain.errors import InvalidRequest, Overloaded, RequestTooLarge
 
 
 def written(table: pd.DataFrame) -> bytes:
@@ -45,6 +45,14 @@ async def test_tables_are_read_by_one_child_and_an_index_is_no_column(reader):
     assert len(children()) == 1
     await reader.aclose()
     assert children() == []
+
+
+async def test_a_machine_on_which_no_child_can_be_started_is_none_that_is_asked_wrongly(reader, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(Overloaded, match="can be started"):
+        await reader.read(SMALL)
+    monkeypatch.undo()
+    assert json.loads(await reader.read(SMALL)) == RESULT
 
 
 async def test_a_child_that_was_killed_is_replaced_by_the_next_file(reader):

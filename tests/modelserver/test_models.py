@@ -50,6 +50,16 @@ def test_a_model_without_a_signature_takes_an_array(tmp_path: Path) -> None:
     assert model.example is None
 
 
+def test_an_example_outside_its_model_is_not_read(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m", classifier(), inputs=TEXT, example=["good"])
+    (tmp_path / "secret.json").write_text('{"inputs": ["secret"]}')
+    description = yaml.safe_load((folder / "MLmodel").read_text())
+    description["saved_input_example_info"]["serving_input_path"] = "../secret.json"
+    (folder / "MLmodel").write_text(yaml.safe_dump(description))
+    with pytest.raises(UnknownModel, match="leads out"):
+        load(folder, trust=False)
+
+
 def test_a_file_with_types_that_nobody_trusts_is_refused(tmp_path: Path) -> None:
     import os
 

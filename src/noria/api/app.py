@@ -174,7 +174,7 @@ def create_app(
         clock: Where times come from.
         meters: What was used of limits.
         read_drift: Endpoint → its rows of the table drift_metrics, for the console's charts.
-        on_close: Closes the spool and the state, once nothing writes any more; called in a thread.
+        on_close: Closes the spool and the meters, once nothing writes any more; called in a thread.
         loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
         jitter: Between 0 and 1, spreads what is sent again.
         pool: What several processes have counted together; None if there is only this one.

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from noria.bootstrap.parts import meters, records, redactor_socket, upstream
+from noria.bootstrap.project import clock, in_service, state
 from noria.ports import Clock, Meters, StateStore
 from noria.projectfile import parse_project
 from noria.settings import Settings
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from noria.adapters.upstreams.both import ProjectUpstream
     from noria.serving.log.recorder import Recorder
     from noria.serving.router import Router
-from noria.bootstrap.parts import meters, records, redactor_socket, upstream
-from noria.bootstrap.project import clock, in_service, state
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from noria.bootstrap.project import clock, state
 from noria.domain.deployment import CommandLine
 from noria.ports import Meters, ModelRegistry, RecordStore, StateStore
 from noria.settings import Policy, Project, Settings, secret
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from noria.serving.log.records import Log
     from noria.training.adding import Additions
     from noria.training.first import FirstVersions
-from noria.bootstrap.project import clock, state
 
 
 def meters(settings: Settings) -> Meters:

@@ -15,10 +15,8 @@ from noria.settings import Project, Settings
 if TYPE_CHECKING:
     from noria.adapters.state.sql import SqlState
 
-
 ACTOR = "noria"
-
-
+"""Who did what nobody asked for."""
 APPLIED = "project"
 """Id of the one AppliedProject."""
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from noria.bootstrap.parts import cards, first_versions, host, policies, redactor_socket, upstream
+from noria.bootstrap.project import APPLIED, clock, in_service, state
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.settings import Settings
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from noria.serving.log.shipping import Shipper
     from noria.serving.prices import PriceKeeper
     from noria.training.first import FirstVersions
-from noria.bootstrap.parts import cards, first_versions, host, policies, redactor_socket, upstream
-from noria.bootstrap.project import APPLIED, clock, in_service, state
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.registry.packages import weights
-from noria.domain.errors import InvalidRequest, MissingExtra, UnknownModel
+from noria.adapters.registry.packages import weights, within
+from noria.domain.errors import InvalidRequest, MissingExtra
 from noria.modelserver.batching import Answer, Call
 from noria.modelserver.rows import texts
 
@@ -28,9 +28,7 @@ def onnx(folder: Path, flavor: Mapping[str, Any]) -> Callable[[Call], Answer]:
         import onnxruntime
     except ImportError as error:
         raise MissingExtra("ONNX models need onnxruntime.", "Run pip install 'noria[onnx]'.") from error
-    file = (folder / str(flavor.get("data", "model.onnx"))).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise UnknownModel(f"The MLmodel of {folder.name} leads out of its folder.", "Log the model again.")
+    file = within(folder, flavor.get("data", "model.onnx"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

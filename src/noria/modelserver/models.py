@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.adapters.registry.packages import SAFE_TYPES, chats, describe, risks, unknown_types
+from noria.adapters.registry.packages import SAFE_TYPES, chats, describe, risks, unknown_types, within
 from noria.domain.errors import InvalidRequest, MissingExtra, UnknownModel, UntrustedArtifact, UpstreamFailed
 from noria.modelserver import chat, formats
 from noria.modelserver.batching import Answer, Call
@@ -86,12 +86,13 @@ def _predictor(folder: Path, description: Mapping[str, Any], trust: bool) -> Cal
 
 def _example(folder: Path, description: Mapping[str, Any]) -> bytes | None:
     name = (description.get("saved_input_example_info") or {}).get("serving_input_path")
-    return (folder / name).read_bytes() if name and (folder / name).is_file() else None
+    file = within(folder, name) if name else None
+    return file.read_bytes() if file is not None and file.is_file() else None
 
 
 def _estimator(folder: Path, flavor: Mapping[str, Any], signature: Signature, trust: bool) -> Callable[[Call], Answer]:
     """A scikit-learn model, asked directly."""
-    file = folder / flavor["pickled_model"]
+    file = within(folder, flavor["pickled_model"])
     if flavor.get("serialization_format") == "skops":
         estimator = _skops(file, flavor.get("skops_trusted_types") or [], trust)
     else:

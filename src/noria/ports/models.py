@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from noria.domain.endpoint import Wire
 from noria.domain.model import Alias, Flavor, ModelVersion
-
-if TYPE_CHECKING:
-    pass
 
 
 class ModelRegistry(Protocol):

@@ -2,14 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from noria.domain.audit import AuditEvent
 from noria.domain.events import Event
-
-if TYPE_CHECKING:
-    pass
-
 
 T = TypeVar("T")
 

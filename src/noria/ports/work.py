@@ -2,13 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from noria.domain.alert import Alert
 from noria.domain.events import Event
-
-if TYPE_CHECKING:
-    pass
 from noria.ports.state import T
 
 

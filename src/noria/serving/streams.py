@@ -168,6 +168,6 @@ def _extend(whole: dict[str, Any], piece: dict[str, Any]) -> None:
     """Add a piece of log-probabilities, whose lists go on from chunk to chunk."""
     for key, item in piece.items():
         if isinstance(item, list) and isinstance(whole.get(key), list):
-            whole[key] = [*whole[key], *item]
+            whole[key].extend(item)
         elif item is not None:
             whole[key] = item

@@ -96,7 +96,7 @@ def risks(folder: Path) -> list[str]:
         flavor = flavors["sklearn"]
         if flavor.get("serialization_format") != "skops":
             return [str(flavor.get("pickled_model", "model.pkl"))]
-        return unknown_types(folder / flavor["pickled_model"])
+        return unknown_types(within(folder, flavor["pickled_model"]))
     if "onnx" in flavors:
         return []
     if "transformers" in flavors and any(weights(folder, flavors["transformers"]).glob("*.safetensors")):
@@ -107,7 +107,16 @@ def risks(folder: Path) -> list[str]:
 
 def weights(folder: Path, flavor: Mapping[str, Any]) -> Path:
     """The folder that holds a transformers model's weights, inside that of the MLflow model."""
-    inside = (folder / str(flavor.get("model_binary", "model"))).resolve()
+    return within(folder, flavor.get("model_binary", "model"))
+
+
+def within(folder: Path, name: object) -> Path:
+    """What an MLmodel file names in its folder.
+
+    Raises:
+        UnknownModel: It names something elsewhere.
+    """
+    inside = (folder / str(name)).resolve()
     if not inside.is_relative_to(folder.resolve()):
         raise UnknownModel(f"The MLmodel of {folder.name} leads out of its folder.", "Log the model again.")
     return inside

@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import Any, Final
 
-from noria.domain.errors import InvalidRequest, NoriaError, RequestTooLarge
+from noria.domain.errors import InvalidRequest, NoriaError, Overloaded, RequestTooLarge
 
 MOST_ROWS: Final = 1_000_000
 MOST_BYTES: Final = 256 << 20
@@ -50,6 +50,11 @@ class ParquetReader:
                     raise InvalidRequest(f"The file can't be read within {LONGEST_S:g} seconds.", _REMEDY) from None
                 if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
                     raise InvalidRequest("Reading the Parquet file ended its reader.", _REMEDY) from None
+                if isinstance(error, OSError):
+                    raise Overloaded(
+                        f"Nothing can be started that reads Parquet: {error.strerror}.",
+                        "Send JSON, or come back later.",
+                    ) from error
                 raise
         if kind == _FINE:
             return said
