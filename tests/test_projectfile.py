@@ -139,6 +139,19 @@ def test_a_folder_in_the_place_of_the_file_is_no_traceback(tmp_path: Path) -> No
         load_project(tmp_path)
 
 
+@pytest.mark.parametrize(("file", "there"), [("models/small.gguf", False), ("python:some_package/small.gguf", True)])
+def test_a_model_file_beside_the_project_has_to_be_there_and_one_in_a_package_is_found_later(
+    tmp_path: Path, file: str, there: bool
+) -> None:
+    text = (
+        "project: shop\nendpoints:\n  a:\n    task: chat\n    policy: p.yaml\n"
+        f'    gguf: {{gguf: "{file}", licence: MIT, source: ours}}\n'
+    )
+    with pytest.raises(InvalidProject) as caught:
+        check_files(parse_project(text, tmp_path), text)
+    assert ("noria.yaml:6: endpoints.a.gguf.gguf: there is no file models" not in caught.value.problem) is there
+
+
 def test_files_that_the_project_names_and_nobody_wrote_are_listed_with_their_lines(tmp_path: Path) -> None:
     with pytest.raises(InvalidProject) as caught:
         check_files(parse_project(GOOD, tmp_path), GOOD)

@@ -62,4 +62,6 @@ def test_a_file_with_a_mistake_is_refused_as_a_whole_and_the_line_is_named(proje
 
 
 def test_a_file_that_is_not_there_is_said_so(project, tmp_path):
-    assert isinstance(run(project, "feedback", "import", str(tmp_path / "no.csv")).exception, InvalidRequest)
+    refused = run(project, "feedback", "import", str(tmp_path / "no.csv")).exception
+    assert isinstance(refused, InvalidRequest)
+    assert refused.problem == f"{tmp_path / 'no.csv'} can't be read: No such file or directory."

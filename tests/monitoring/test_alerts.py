@@ -141,6 +141,15 @@ def test_a_refused_candidate_is_an_alert_with_the_gates_reasons(state, alerts):
     assert alert.summary == "triage/2 was refused and gets no traffic: groups: delta loses 14 points."
 
 
+def test_a_refusal_is_over_when_the_version_is_judged_once_more_and_answers(state, alerts):
+    verdict(state)
+    alerts.raise_alert(GateFailed(endpoint="triage", verdict_id="v2"), at_once)
+    alerts.resolve_for(promoted("1"), at_once)
+    assert state.get(Alert, "triage:gate:2").state is AlertState.FIRING
+    alerts.resolve_for(promoted("2"), at_once)
+    assert state.get(Alert, "triage:gate:2").state is AlertState.RESOLVED
+
+
 def test_a_failed_run_is_an_alert_with_its_error(state, alerts):
     trigger = Trigger(kind=TriggerKind.PERSON, cause="c", actor="ada", reason="r")
     run = Run(

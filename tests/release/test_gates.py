@@ -275,7 +275,9 @@ def test_a_policy_that_cannot_be_read_lets_nothing_through(house):
     assert "owner: is missing" in verdict.reasons[0]
 
 
-@pytest.mark.parametrize(("licence", "says"), [("", "No licence"), ("Proprietary", "isn't among the allowed MIT")])
+@pytest.mark.parametrize(
+    ("licence", "says"), [("", "No licence"), ("Proprietary", "isn't among the policy's licences")]
+)
 def test_a_licence_has_to_be_named_and_allowed(house, licence, says):
     verdict = house.judge(house.add(model(house.rows, 0.9, 1), licence=licence))
     assert refused_by(verdict) == ["licence"]

@@ -37,7 +37,9 @@ def show(
     print_table(
         ("no.", "at", "actor", "action", "subject", "reason"),
         [(e.sequence, e.at, e.actor, e.action, e.subject, e.reason) for e in events],
-        "Nothing was changed yet.",
+        f"Nothing is known of {subject}: name an endpoint, or a version such as triage/3."
+        if subject
+        else "Nothing was changed yet.",
     )
 
 

@@ -34,7 +34,10 @@ def write(path: Path, pieces: Iterable["pa.Table"]) -> int:
         with _whole(path) as part:
             return writer(part, pieces)
     except OSError as error:
-        raise InvalidRequest(f"{path} can't be written: {error}.", "Name a file in a folder with room.") from error
+        raise InvalidRequest(
+            f"{path} can't be written: {os.strerror(error.errno) if error.errno else error}.",
+            "Name a file in a folder that is there, may be written to and has room.",
+        ) from error
 
 
 def writer_of(path: Path) -> Writer:
@@ -46,7 +49,7 @@ def writer_of(path: Path) -> Writer:
     found = _WRITERS.get(path.suffix.lower())
     if found is None:
         raise InvalidRequest(
-            f"What kind of file {path.name} is to be isn't clear.", f"End it in {', '.join(_WRITERS)}."
+            f"What kind of file {path} is to be isn't clear.", f"Name a file that ends in {', '.join(_WRITERS)}."
         )
     return found
 

@@ -2,6 +2,7 @@
 
 import csv
 import json as codec
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -57,7 +58,7 @@ def import_(
     if json:
         print_json({"entries": written})
     else:
-        out(f"{written} entries are in the log.")
+        out(f"{written} {'entry is' if written == 1 else 'entries are'} in the log.")
 
 
 def _entries(file: Path, check: Callable[[Any], Any]) -> Iterator[Any]:
@@ -76,7 +77,10 @@ def _entries(file: Path, check: Callable[[Any], Any]) -> Iterator[Any]:
                     yield check(item)
                 except NoriaError as error:
                     raise InvalidRequest(f"Line {number} of {file.name}: {error.problem}", error.remedy) from None
-    except (OSError, UnicodeError, csv.Error) as error:
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        raise InvalidRequest(f"{file} can't be read: {why}.", "Name a file that is there and may be read.") from error
+    except (UnicodeError, csv.Error) as error:
         raise InvalidRequest(f"{file} can't be read: {error}.", "Name a file in UTF-8.") from error
 
 

@@ -138,7 +138,7 @@ def export(
     if json:
         print_json({"file": str(to.resolve()), "rows": written})
     else:
-        out(f"{written} rows are in {to}.")
+        out(f"{written} {'row is' if written == 1 else 'rows are'} in {to}.")
 
 
 def _where(table: Exported, endpoint: str, since: str, until: str) -> str:

@@ -127,9 +127,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     for row in rows:
         table.add_row(*(Text(shown(cell), overflow="ellipsis") for cell in row))
     terminal = console()
-    if not terminal.is_terminal:
-        terminal.width = 10_000  # a file or a pipe has no edge to cut at
-    terminal.print(table if table.row_count else empty)
+    if terminal.is_terminal or not table.row_count:
+        terminal.print(table if table.row_count else empty)
+        return
+    terminal.width = 10_000  # a file or a pipe has no edge to cut at, and no use for blanks up to it
+    with terminal.capture() as captured:
+        terminal.print(table)
+    for line in captured.get().removesuffix("\n").split("\n"):
+        out(line.rstrip())
 
 
 def shown(value: Any) -> str:

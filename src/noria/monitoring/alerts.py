@@ -159,11 +159,14 @@ def _is_over(alert: Alert, champion: str) -> bool:
     """Whether a new champion ends what an alert is about.
 
     A monitor's alert is over when another version answers, a failed run's when any does, a refusal's or a rollback's
-    when a later version does: the version that a rollback brings back is the earlier one.
+    when a later version does: the version that a rollback brings back is the earlier one. A refusal is over, too, when
+    the version itself answers, judged once more.
     """
     about = alert.id.rpartition(":")[2]
     match alert.monitor:
-        case "gate" | "rollout":
+        case "gate":
+            return champion == about or _later(champion, about)
+        case "rollout":
             return _later(champion, about)
         case "run":
             return True

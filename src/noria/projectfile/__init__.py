@@ -58,7 +58,7 @@ def load_project(root: Path) -> Settings:
 
 
 def check_files(settings: Settings, text: str, source: str = FILE_NAME) -> None:
-    """See that the policies and the data that a project names are there, and that the policies are valid.
+    """See that the policies, data and model files that a project names are there, and the policies valid.
 
     Raises:
         InvalidProject: Names every file that is missing or wrong, with the line that names it.
@@ -72,6 +72,8 @@ def check_files(settings: Settings, text: str, source: str = FILE_NAME) -> None:
             named.append((("training", "data"), endpoint.training.data))
         if endpoint.holdout is not None:
             named.append((("holdout",), endpoint.holdout))
+        if endpoint.gguf is not None and not endpoint.gguf.gguf.startswith("python:"):
+            named.append((("gguf", "gguf"), str(Path(endpoint.gguf.gguf).expanduser())))
         for keys, path in named:
             at = ("endpoints", name, *keys)
             if not (settings.root / path).is_file():

@@ -131,7 +131,7 @@ def licence(case: Case) -> GateResult:
         named_by = "tag it noria.licence=SPDX in MLflow, and propose it again with noria model add"
         return result("licence", False, f"No licence is named for {case.candidate.ref}: {named_by}.")
     passed = not allowed or named.lower() in {name.lower() for name in allowed}
-    says = f"{named} is allowed" if passed else f"{named} isn't among the allowed {', '.join(allowed)}"
+    says = f"{named} is allowed" if passed else f"{named} isn't among the policy's licences ({', '.join(allowed)})"
     return result("licence", passed, f"{says}.")
 
 

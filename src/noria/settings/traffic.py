@@ -92,7 +92,9 @@ class Upstream(Strict):
         if self.auth is Auth.ENTRA and self.kind not in (UpstreamKind.AZURE, UpstreamKind.DATABRICKS):
             raise PydanticCustomError("entra", "auth: entra is for the kinds azure and databricks")
         if self.auth is not Auth.NONE and self.url.startswith("http:") and not self.private:
-            raise PydanticCustomError("https", "credentials go over https only; write https:// in its url")
+            raise PydanticCustomError(
+                "https", "credentials go over https only; write https:// in its url, or private: true if it is nearby"
+            )
         return self
 
     @field_validator("url")

@@ -91,6 +91,8 @@ class Additions:
         model = self.project.model_name(wanted.endpoint)
         if wanted.what.startswith(REGISTRY):
             name, _, version = wanted.what.removeprefix(REGISTRY).replace("@", "/").rpartition("/")
+            if not name or not version:
+                raise InvalidData(f"{wanted.what} names no version.", "Write models:/NAME/VERSION.")
             found = self.registry.version(name, version)
             if name == model:
                 _demand_fit(wanted, endpoint, wire_of(found))

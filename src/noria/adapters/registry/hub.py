@@ -43,7 +43,8 @@ def fetch(reference: str, into: Path) -> Origin:
         said = str(error).strip().splitlines()
         why = said[0][:300] if said else type(error).__name__
         raise UnknownModel(
-            f"The Hugging Face Hub didn't give {repository}: {why}", "Correct the name, or set HF_TOKEN."
+            f"The Hugging Face Hub didn't give {repository}: {why}",
+            "Correct the name, set HF_TOKEN if it is private, and see that huggingface.co can be reached.",
         ) from error
     gguf = [name for name in patterns if name.endswith(".gguf")]
     source = f"https://huggingface.co/{repository}/tree/{about.sha}"
