@@ -18,7 +18,7 @@ import pytest
 import noria.supervisor as supervisor_module
 from noria.domain.errors import AlreadyRunning, InvalidProject, NoriaError, PortInUse, Refused
 from noria.projectfile import parse_project
-from noria.settings import Settings
+from noria.settings import Project, Settings
 from noria.supervisor import Supervisor, running
 from noria.supervisor.children import Child, mlflow_child
 from noria.supervisor.listener import is_loopback, listen, url_of
@@ -76,11 +76,16 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list
 class Running:
     """A supervisor in a thread (signals go to the main thread only, so they are tested with real processes)."""
 
-    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+        in_service: Callable[[], Project] | None = None,
+    ) -> None:
         monkeypatch.setattr(supervisor_module, "SIGNALS", ())
         self.said: list[str] = []
         self.error: Exception | None = None
-        self.supervisor = Supervisor(settings, "127.0.0.1", 0, False, self.said.append)
+        self.supervisor = Supervisor(settings, "127.0.0.1", 0, False, self.said.append, in_service=in_service)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -174,7 +179,7 @@ def test_several_api_processes_share_the_socket_and_are_replaced_and_stopped_one
         found = running(settings.run_dir)
         assert found is not None
         assert set(found.children) == {"api-0", "api-1", "api-2", "worker"}
-        assert all(child.command[-1] == "--pool" for child in run.supervisor.children[:3])
+        assert all(child.command[-2:] == ["--pool", "3"] for child in run.supervisor.children[:3])
         os.kill(found.children["api-1"], signal.SIGKILL)
         until(lambda: running(settings.run_dir).restarts["api-1"] == 1)
         assert running(settings.run_dir).children["api-0"] == found.children["api-0"]
@@ -182,6 +187,40 @@ def test_several_api_processes_share_the_socket_and_are_replaced_and_stopped_one
     finally:
         run.stop()
     assert not any("did not stop by itself" in line for line in run.said)
+
+
+def test_the_redactor_comes_and_goes_with_a_project_that_asks_for_names(
+    settings: Settings, stand_ins: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_ins["redactor"] = [*stand_ins["worker"][:-1], str(tmp_path / "redactor-said")]
+    asking = parse_project(PROJECT.replace("task:", "redact: [name], task:"), tmp_path).project
+    seen: list[Project | None] = [settings.project]
+
+    def in_service() -> Project:
+        if seen[-1] is None:
+            raise NoriaError("The state is away.")
+        return seen[-1]
+
+    def children() -> set[str]:
+        found = running(settings.run_dir)
+        return set() if found is None else set(found.children)
+
+    monkeypatch.setattr(supervisor_module, "SEE_PROJECT_S", 0)
+    run = Running(settings, monkeypatch, in_service)
+    try:
+        until(lambda: announced(run))
+        assert children() == {"api-0", "worker"}
+        seen.append(asking)
+        until(lambda: children() == {"api-0", "worker", "redactor"})
+        seen.append(None)
+        time.sleep(3 * supervisor_module.POLL_S)
+        assert "redactor" in children()
+        seen.append(settings.project)
+        until(lambda: children() == {"api-0", "worker"})
+        assert any("the redactor is stopped" in line for line in run.said)
+        assert not any("did not stop by itself" in line for line in run.said)
+    finally:
+        run.stop()
 
 
 def test_stopping_lets_the_worker_finish_and_leaves_nothing_behind(up: Running, settings: Settings) -> None:

@@ -129,7 +129,7 @@ async def test_a_process_that_is_told_to_stop_finishes_its_answers_and_its_succe
 async def test_processes_share_the_port_and_the_count_and_a_killed_one_takes_nothing_with_it(
     project, put, listener, tmp_path
 ):
-    slots = ("api-0", "--pool"), ("api-1", "--pool")
+    slots = ("api-0", "--pool", "2"), ("api-1", "--pool", "2")
     spools = bootstrap.settings(project).spool_dir
 
     def written(slot) -> list:
@@ -162,7 +162,7 @@ async def test_processes_share_the_port_and_the_count_and_a_killed_one_takes_not
         async with serving(project, listener, *slots[0]) as first, serving(project, listener, *slots[1]) as second:
             asked = 0
             async with asyncio.timeout(60):
-                while not all((spools / f"{slot}.db").exists() and written(slot) for slot, _ in slots):
+                while not all((spools / f"{slot}.db").exists() and written(slot) for slot, *_ in slots):
                     assert set(await burst()) == {200}
                     asked += 40
             await count_is(asked)

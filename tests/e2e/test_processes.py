@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Running]:
     running = Running(new_project(tmp_path / "shop", "server: {processes: 2, access_log: true}")).start()
-    time.sleep(1)  # one process said that it is ready; the other one looks at the state ten times a second
     yield running
     running.stop()
 

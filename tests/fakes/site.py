@@ -21,6 +21,7 @@ from noria.adapters.upstreams.own import HttpUpstream
 from noria.api.app import App, create_app
 from noria.api.connection import Bounds
 from noria.api.process import Server, server, tune
+from noria.api.readiness import Siblings
 from noria.domain.endpoint import Route
 from noria.domain.inference import Feedback, Intent, Outcome
 from noria.serving.log.recorder import Recorder
@@ -95,6 +96,7 @@ async def running(
     project: Project = PROJECT,
     patience_s: float = 5.0,
     drain_s: float = 20.0,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Site]:
     """A site whose endpoints are served by these model servers; an endpoint without one has no route."""
     async with contextlib.AsyncExitStack() as stack:
@@ -119,6 +121,7 @@ async def running(
             on_close=spool.close,
             jitter=lambda: 0.5,
             patience_s=patience_s,
+            siblings=siblings,
         )
         listener = socket.create_server(("127.0.0.1", 0))
         limits = project.server

@@ -108,5 +108,5 @@ def _unavailable(error: Exception) -> RedactionUnavailable:
     said: Any = str(error) or type(error).__name__
     return RedactionUnavailable(
         f"Names could not be looked for: {said}.",
-        "Try again; if the project asks for names only since it was applied, stop noria up and start it again.",
+        "Try again in some seconds: the redactor may only just be starting; noria up says if it can't.",
     )

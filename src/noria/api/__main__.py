@@ -20,6 +20,7 @@ from noria.api.app import create_app
 from noria.api.connection import Bounds
 from noria.api.pool import Pool
 from noria.api.process import listener, server, stop_with_parent, tune
+from noria.api.readiness import Siblings
 from noria.domain.errors import NoriaError
 from noria.settings import Server
 
@@ -38,6 +39,7 @@ def main() -> int:
     except (NoriaError, OSError) as error:
         log.error("%s", error)
         return 1
+    counts = settings.run_dir / "counts"
     app = create_app(
         router=parts.router,
         upstream=parts.upstream,
@@ -51,7 +53,8 @@ def main() -> int:
         spool_bytes=parts.spool_bytes,
         on_close=parts.close,
         loopback=ip_address(sock.getsockname()[0]).is_loopback,
-        pool=Pool(settings.run_dir / "counts", options.slot) if options.pool else None,
+        pool=Pool(counts, options.slot) if options.pool else None,
+        siblings=Siblings(counts, options.slot, options.pool) if options.pool else None,
     )
     tune(sock, parts.router.project.server.slow_client.total_seconds())
     limits = parts.router.project.server
@@ -71,7 +74,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m noria.api", description=__doc__)
     parser.add_argument("--project", type=Path, required=True, help="folder that holds noria.yaml")
     parser.add_argument("--slot", default="api-0", help="name of the spool that this process alone writes")
-    parser.add_argument("--pool", action="store_true", help="count together with the project's other processes")
+    parser.add_argument("--pool", type=int, default=0, help="how many processes there are that count together")
     parser.add_argument("--fd", type=int, help="listening socket to serve on, inherited from the supervisor")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on without --fd")
     parser.add_argument("--port", type=int, default=8480, help="port to listen on without --fd")

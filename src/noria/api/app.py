@@ -2,6 +2,7 @@
 Starlette. Every response carries x-request-id."""
 
 import asyncio
+import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from noria.api.metrics import Metrics
 from noria.api.openapi import Description
 from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
+from noria.api.readiness import Readiness, Siblings
 from noria.domain.errors import NoriaError
 from noria.ports import Clock, FrameReader, Meters, StateStore, Upstream
 from noria.serving.admission import Admission
@@ -36,6 +38,8 @@ from noria.serving.log.recorder import Recorder, new_request_id
 from noria.serving.passage import Passages
 from noria.serving.router import Router
 from noria.serving.wires import Form
+
+log = logging.getLogger("noria.api")
 
 REFRESH_S = 0.1
 """Pause between two looks at the state's revision, in seconds."""
@@ -71,7 +75,7 @@ class App:
 
     def drain(self) -> None:
         """Say at `/readyz` that the process stops."""
-        self._lifetime.draining = True
+        self._lifetime.readiness.draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or begin and end the process's work."""
@@ -106,19 +110,21 @@ class Lifetime:
         outside: tuple[Upstream | FrameReader, ...],
         metrics: Metrics,
         on_close: Callable[[], None],
+        readiness: Readiness,
     ) -> None:
         self._router = router
         self._gateway = gateway
         self._metrics = metrics
         self._outside = outside
         self._on_close = on_close
-        self.draining = False
-        """Whether the process takes no more connections and ends once it has answered what is under way."""
+        self._untold = True
+        self.readiness = readiness
+        """What `/readyz` asks."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """ASGI's lifespan."""
         await receive()
-        await asyncio.to_thread(self._router.refresh)
+        await asyncio.to_thread(self._look)
         jobs = [asyncio.create_task(self._refresh()), asyncio.create_task(self._keep_counts())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -134,8 +140,19 @@ class Lifetime:
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
-            await asyncio.to_thread(self._router.refresh)
+            await asyncio.to_thread(self._look)
             await self._gateway.catch_up()
+
+    def _look(self) -> None:
+        """Take over what changed in the state, and tell the other processes."""
+        if self._router.refresh() or self._untold:
+            try:
+                self.readiness.tell_siblings()
+                self._untold = False
+            except OSError as error:
+                if not self._untold:
+                    log.warning("the other processes can't be told which routes are known here: %s", error)
+                self._untold = True
 
     async def _keep_counts(self) -> None:
         """For the other processes, if there are any."""
@@ -160,6 +177,7 @@ def create_app(
     jitter: Callable[[], float] = random.random,
     patience_s: float = math.inf,
     pool: Pool | None = None,
+    siblings: Siblings | None = None,
     spool_bytes: Callable[[], int] | None = None,
 ) -> App:
     """The app of one API process.
@@ -178,6 +196,7 @@ def create_app(
         loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
         jitter: Between 0 and 1, spreads what is sent again.
         pool: What several processes have counted together; None if there is only this one.
+        siblings: The project's other API processes; None if there are none.
         spool_bytes: What the spools take on disk, for `/metrics`.
         patience_s: Bounds the endpoints' own patience with a model server that is being replaced, in seconds.
     """
@@ -187,8 +206,11 @@ def create_app(
     caller = Caller(upstream, router, jitter, patience_s)
     metrics.counts.streams, metrics.counts.breakers = lambda: passages.streams, caller.breakers
     gateway = Gateway(Admission(router, passages), caller, passages, explain, new_id)
-    lifetime = Lifetime(router, gateway, (upstream, frames), metrics, on_close)
-    control = Control(router, reachable, lambda: passages.log_problem, lambda: lifetime.draining, state, metrics, clock)
+    readiness = Readiness(
+        router, reachable, lambda: passages.log_problem, recorder.names_problem, caller.breakers, siblings
+    )
+    lifetime = Lifetime(router, gateway, (upstream, frames), metrics, on_close, readiness)
+    control = Control(router, readiness, state, metrics, clock)
     routes = [
         *control.routes(),
         *Catalogue(router).routes(),

@@ -1,7 +1,6 @@
 """Everything that isn't inference, feedback or the console: probes, metrics, the loop's state."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -11,6 +10,7 @@ from starlette.routing import Route
 
 from noria.api.metrics import CONTENT_TYPE, Metrics
 from noria.api.problems import RETRY_AFTER_S, explain
+from noria.api.readiness import Readiness
 from noria.api.status import loop_status
 from noria.domain.errors import NoriaError, NotReady
 from noria.ports import Clock, StateStore
@@ -25,9 +25,7 @@ class Control:
 
     Args:
         router: What is in service.
-        reachable: Whether anything listens at a model server's URL; raises NoriaError if it can't be asked.
-        log_problem: Why the log can't be written now; empty if it can.
-        draining: Whether this process is about to end.
+        readiness: Whether it can answer.
         state: What `/api/status` shows.
         metrics: What `/metrics` shows.
         clock: For ages.
@@ -36,17 +34,13 @@ class Control:
     def __init__(
         self,
         router: Router,
-        reachable: Callable[[str], Awaitable[bool]],
-        log_problem: Callable[[], str],
-        draining: Callable[[], bool],
+        readiness: Readiness,
         state: StateStore,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         self._router = router
-        self._reachable = reachable
-        self._log_problem = log_problem
-        self._draining = draining
+        self._readiness = readiness
         self._state = state
         self._metrics = metrics
         self._clock = clock
@@ -68,19 +62,8 @@ class Control:
         return _json({"status": "alive"})
 
     async def readyz(self, _request: Request) -> Response:
-        """200 if every endpoint of the project can answer and be recorded now, else 503 and what is missing.
-
-        State that can't be read is only a warning: inference goes on by what is known.
-        """
-        problems = await self._problems()
-        stale = self._router.stale_since
-        warnings = [f"The state can't be read since {stale.isoformat()}; routes stay as they were."] if stale else []
-        facts = {
-            "revision": self._router.snapshot.revision,
-            "stale_since": stale.isoformat() if stale else None,
-            "endpoints": list(self._router.project.endpoints),
-            "warnings": warnings,
-        }
+        """200 if every endpoint of the project can answer and be recorded now, else 503 and what is missing."""
+        problems, facts = await self._readiness.look()
         if not problems:
             return _json({"status": "ready", **facts})
         error = NotReady("Not every endpoint is ready.", "noria status shows what the loop is doing about it.")
@@ -90,7 +73,7 @@ class Control:
 
     async def ping(self, _request: Request) -> Response:
         """MLflow's probe: whether the default endpoint answers."""
-        ready = not await self._problem(self._router.project.default)
+        ready = not await self._readiness.problem(self._router.project.default)
         return Response(_BLANK, 200 if ready else 404, media_type="text/plain")
 
     async def mlflow_version(self, _request: Request) -> Response:
@@ -112,35 +95,6 @@ class Control:
             status, body = explain(NotReady(error.problem, error.remedy))
             return Response(body, status, {"retry-after": RETRY_AFTER_S}, media_type="application/json")
         return _json(shown)
-
-    async def _problems(self) -> list[str]:
-        """Why we aren't ready, in sentences; empty if we are."""
-        if self._draining():
-            return ["This process is stopping: it finishes what is under way and takes nothing new."]
-        found = await asyncio.gather(*(self._problem(name) for name in self._router.project.endpoints))
-        return [problem for problem in (self._log_problem(), *found) if problem]
-
-    async def _problem(self, endpoint: str) -> str:
-        """Why an endpoint can't answer; empty if it can."""
-        try:
-            champion = self._router.route(endpoint).champion
-            reachable = await self._reachable(champion.url)
-        except NoriaError as error:
-            return await self._why_not_asked(endpoint) or error.problem
-        if not reachable:
-            return f"The model server of {endpoint}'s champion {champion.ref} does not answer."
-        return ""
-
-    async def _why_not_asked(self, endpoint: str) -> str:
-        """Why a model elsewhere that the project names for an endpoint couldn't be asked; empty if it could."""
-        named = self._router.project.endpoints[endpoint].deployment
-        if named is None:
-            return ""
-        try:
-            await self._reachable(f"upstream:{named.upstream}/{named.model}")
-        except NoriaError as error:
-            return error.problem
-        return ""
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

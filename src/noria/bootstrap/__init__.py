@@ -23,7 +23,18 @@ from noria.bootstrap.parts import (
     spending,
     upstream,
 )
-from noria.bootstrap.project import ACTOR, APPLIED, apply, clock, in_service, keys_exist, opened, settings, state
+from noria.bootstrap.project import (
+    ACTOR,
+    APPLIED,
+    apply,
+    clock,
+    in_service,
+    keys_exist,
+    opened,
+    project_in_service,
+    settings,
+    state,
+)
 from noria.bootstrap.worker_process import Loop, loop
 
 __all__ = [
@@ -47,6 +58,7 @@ __all__ = [
     "meters",
     "opened",
     "policies",
+    "project_in_service",
     "recorder",
     "records",
     "redactor_socket",

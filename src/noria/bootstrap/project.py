@@ -1,6 +1,7 @@
 """The project in service, and the memory that knows it."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,23 @@ def in_service(settings: Settings, store: StateStore) -> Settings:
     text = read_text(settings.root, FILE_NAME)
     apply(store, settings, text, ACTOR, "first start")
     return settings
+
+
+def project_in_service(settings: Settings) -> Callable[[], Project]:
+    """What says which project was applied last; its text is read anew only when it is another.
+
+    What it returns raises NoriaError while that can't be known.
+    """
+    store, seen, project = state(settings), "", settings.project
+
+    def now() -> Project:
+        nonlocal seen, project
+        applied = store.get(AppliedProject, APPLIED)
+        if applied is not None and applied.hash != seen:
+            project, seen = parse_project(applied.text, settings.root).project, applied.hash
+        return project
+
+    return now
 
 
 def apply(store: StateStore, settings: Settings, text: str, actor: str, reason: str, changes: str = "") -> str:

@@ -56,7 +56,9 @@ def up(
 
     settings = _to_bring_up(project)
     server, keys = settings.project.server, bootstrap.keys_exist(settings)
-    Supervisor(settings, host or server.host, server.port if port < 0 else port, mlflow, out, keys=keys).run()
+    in_service = bootstrap.project_in_service(settings)
+    port = server.port if port < 0 else port
+    Supervisor(settings, host or server.host, port, mlflow, out, keys=keys, in_service=in_service).run()
 
 
 def _to_bring_up(root: Path) -> "Settings":

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from noria.domain.errors import NoriaError, Refused
-from noria.settings import READ, Settings
+from noria.settings import READ, Project, Settings
 from noria.supervisor.children import Child, mlflow_child, noria_child
 from noria.supervisor.listener import is_loopback, listen, url_of
 from noria.supervisor.upfile import Up, UpFile, running
@@ -29,6 +29,10 @@ API_STOP_S = 10.0
 """How long an API process may take to stop beside finishing what it is answering, in seconds."""
 WORKER_STOP_S = 45.0
 """How long the worker may ship what is left and stop its model servers, in seconds."""
+SEE_PROJECT_S = 1.0
+"""Pause between two looks at the project in service, in seconds."""
+REDACTOR_STOP_S = 5.0
+"""How long the redactor may take to stop, in seconds."""
 MLFLOW_STOP_S = 10.0
 """How long MLflow's server may take to stop, in seconds."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,6 +49,7 @@ class Supervisor:
         with_mlflow: Also run MLflow's own server.
         keys: Whether API keys were made, so that nobody gets in without one.
         say: Where lines for the person at the terminal go.
+        in_service: The project as it was applied last; raises NoriaError if that can't be known now.
 
     Raises:
         AlreadyRunning: The project is up already.
@@ -61,6 +66,7 @@ class Supervisor:
         say: Callable[[str], None] = print,
         *,
         keys: bool = False,
+        in_service: Callable[[], Project] | None = None,
     ) -> None:
         if with_mlflow and settings.tracking_uri.startswith("http"):
             raise Refused(
@@ -86,8 +92,10 @@ class Supervisor:
         self._apis = [self._api(settings, f"api-{number}") for number in range(server.processes)]
         self._worker = noria_child("worker", "worker", settings)
         self._mlflow = mlflow_child(settings) if with_mlflow else None
-        asked = any(READ.intersection(endpoint.redact) for endpoint in settings.project.endpoints.values())
-        self._redactor = noria_child("redactor", "redactor", settings) if asked else None
+        self._settings = settings
+        self._in_service = in_service or (lambda: settings.project)
+        self._redactor = noria_child("redactor", "redactor", settings) if _asks_for_names(settings.project) else None
+        self._see_again = time.monotonic() + SEE_PROJECT_S
 
     @property
     def children(self) -> list[Child]:
@@ -99,7 +107,7 @@ class Supervisor:
         descriptor = self._socket.fileno()
         child = noria_child(name, "api", settings, "--fd", str(descriptor), "--slot", name)
         if settings.project.server.processes > 1:
-            child.command.append("--pool")
+            child.command += ["--pool", str(settings.project.server.processes)]
         child.pass_fds = (descriptor,)
         return child
 
@@ -139,7 +147,10 @@ class Supervisor:
         self.stop()
 
     def _look(self) -> None:
-        """Restart what has died, after a pause that grows with each death."""
+        """Restart what has died, after a pause that grows with each death; see what the project asks for."""
+        if time.monotonic() >= self._see_again:
+            self._see_project()
+            self._see_again = time.monotonic() + SEE_PROJECT_S
         for child in self.children:
             ending = child.ended()
             if ending is not None:
@@ -152,6 +163,23 @@ class Supervisor:
             if child.due:
                 child.start()
                 self._record()
+
+    def _see_project(self) -> None:
+        """Start the redactor when a project is in service that asks for names, and stop it when none does."""
+        try:
+            asked = _asks_for_names(self._in_service())
+        except NoriaError:  # the state is away: it is asked again
+            return
+        if asked and self._redactor is None:
+            self._redactor = noria_child("redactor", "redactor", self._settings)
+            self._redactor.start()
+            self._say("the project asks for names to be taken out: the redactor is started")
+            self._record()
+        elif not asked and self._redactor is not None:
+            self._stop_together([self._redactor], REDACTOR_STOP_S)
+            self._redactor = None
+            self._say("the project asks for no names to be taken out any more: the redactor is stopped")
+            self._record()
 
     def _record(self) -> None:
         """Leave word of who runs where, for `noria status` and for the next `noria up`."""
@@ -194,6 +222,10 @@ class Supervisor:
         for child in children:
             if not child.wait_until_stopped(deadline, self._hurry):
                 self._say(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
+
+
+def _asks_for_names(project: Project) -> bool:
+    return any(READ.intersection(endpoint.redact) for endpoint in project.endpoints.values())
 
 
 def _who_may_ask(keys: bool, loopback: bool) -> str:

@@ -138,6 +138,14 @@ class Recorder:
         rest, cut = kept(clean, self._longest(), side)
         return rest, (*codes, *(code for code in more if code not in codes), *cut)
 
+    async def names_problem(self) -> str:
+        """Why names can't be looked for now; empty if they can."""
+        try:
+            await self._names().find([], frozenset())
+        except RedactionUnavailable as error:
+            return error.problem
+        return ""
+
     def _names(self) -> EntityReader:
         if self._reader is None:
             raise RedactionUnavailable("Nothing here looks for names.", "Leave name, location, organisation out.")
