@@ -269,11 +269,11 @@ async def test_a_connection_is_kept_and_serves_one_request_after_the_other(site)
 
 async def test_a_callers_trace_goes_through_to_the_record_and_over_the_wire_to_the_model_server(tmp_path):
     trace, span, heard = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", []
-    sent = {"traceparent": f"00-{trace}-{span}-01", "tracestate": "vendor=1"}
+    sent = [("traceparent", f"00-{trace}-{span}-01"), ("tracestate", "vendor=1,two=2"), ("tracestate", "three=3")]
     async with running(tmp_path, lambda asked: heard.append(asked.headers) or labels(asked)) as site:
         _, _, headers = await site.post("/predict", {"input": "a"}, headers=sent)
         (intent,) = site.intents
     assert (intent.trace_id, intent.parent_span_id) == (trace, span)
     assert heard[0]["traceparent"] == f"00-{trace}-{intent.span_id}-01"
-    assert heard[0]["tracestate"] == "vendor=1"
+    assert heard[0]["tracestate"] == "vendor=1,two=2,three=3"
     assert "traceparent" not in headers

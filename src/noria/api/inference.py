@@ -106,7 +106,7 @@ class Inference:
             header=request.header,
             trace=continue_trace(
                 request.header(b"traceparent"),
-                request.header(b"tracestate"),
+                request.joined(b"tracestate"),
                 self._router.project.telemetry.sample,
             ),
             left=(lambda: departure.left) if departure is not None else (lambda: True),

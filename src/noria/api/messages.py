@@ -34,20 +34,27 @@ class Request:
         line: Its connection; None under another server's protocol.
     """
 
-    __slots__ = ("_headers", "_receive", "id", "key", "line", "method", "path")
+    __slots__ = ("_headers", "_lines", "_receive", "id", "key", "line", "method", "path")
 
     def __init__(self, scope: Scope, receive: Receive, id: str) -> None:
         self.id = id
         self.key: ApiKey | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._lines: list[tuple[bytes, bytes]] = scope["headers"]
+        self._headers: dict[bytes, bytes] = dict(self._lines)
         self._receive = receive
         self.line: Line | None = scope.get(LINE)
 
     def header(self, name: bytes) -> str:
         """A header's value, by its lower-case name; empty if it isn't there."""
         return self._headers.get(name, b"").decode("latin-1")
+
+    def joined(self, name: bytes) -> str:
+        """The value of a header that may come in several lines, as one list (RFC 9110, section 5.3)."""
+        if name not in self._headers:
+            return ""
+        return ",".join(value.decode("latin-1") for key, value in self._lines if key == name)
 
     def raw_header(self, name: bytes) -> bytes:
         """The same, as it was sent."""
