@@ -181,7 +181,7 @@ async def test_processes_share_the_port_and_the_count_and_a_killed_one_takes_not
                 for process in (first, successor):
                     process.send_signal(signal.SIGTERM)
                 assert [await asyncio.wait_for(p.wait(), 30) for p in (first, successor)] == [0, 0]
-    entries = [entry for slot, _ in slots for entry in written(slot)]
+    entries = [entry for slot, *_ in slots for entry in written(slot)]
     intents = [e.request_id for e in entries if isinstance(e, Intent)]
     outcomes = [e.request_id for e in entries if isinstance(e, Outcome)]
     assert len(intents) == len(set(intents)) == len(outcomes) == asked

@@ -14,7 +14,10 @@ from noria.adapters.upstreams.both import ProjectUpstream
 from noria.adapters.upstreams.credentials import UpstreamCredentials
 from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.endpoint import Role, Wire
+from noria.domain.limits import Limits, Meter
+from noria.domain.price import Price
 from noria.serving.breaker import BreakerState
+from noria.serving.limits import DAY_US
 from noria.settings import Upstream
 
 ENDPOINTS = PROJECT.endpoints
@@ -71,6 +74,38 @@ def failing() -> dict[str, Script]:
 
 
 # --- fallbacks ---
+
+
+async def test_what_a_stand_in_answers_counts_for_its_own_limits_and_one_that_has_spent_them_is_passed_over():
+    made = plane({X: lambda _: Script(503), Y: talker("hi"), Z: talker("bye")})
+    made.rule("spare", limits=Limits(requests_per_minute=1, tokens_per_minute=1000))
+    counted = [0.0]
+    for stream in (False, True):
+        answer = await made.chat(stream=stream)
+        assert (answer.status, answer.version) == (200, "spare/7")
+        if stream:
+            await spoken(answer)
+        counted.append(made.meters.read("endpoint:spare").tokens)
+    assert counted == sorted(set(counted))
+    assert made.meters.read("endpoint:spare").requests == 0  # nobody asked for it
+    made.meters.values["endpoint:spare"] = Meter(made.clock.now_us(), 0.0, 1000.0, 0, 0.0)
+    answer = await made.chat()
+    assert (answer.status, answer.version) == (200, "last/9")
+    assert "fallback_spent_spare" in made.outcomes[-1].errors
+    made.rule("last", limits=Limits(usd_per_day=2.0))
+    made.meters.values["endpoint:last"] = Meter(made.clock.now_us(), 0.0, 0.0, made.clock.now_us() // DAY_US, 2.0)
+    assert (await made.chat()).status == 503
+
+
+async def test_a_stand_ins_money_is_spent_from_its_own_budget():
+    made = plane({X: lambda _: Script(503), Y: talker("hi")}, fallbacks=("spare",))
+    prices = {"assistant": {"spare/7": Price(input=1e6, output=1e6)}}
+    made.router.snapshot = replace(made.router.snapshot, prices=prices)
+    made.rule("spare", limits=Limits(usd_per_day=1.0))
+    answer = await made.chat()
+    assert (answer.status, answer.version) == (200, "spare/7")
+    assert made.meters.read("endpoint:spare").usd == made.outcomes[-1].cost_usd > 1.0
+    assert (await made.chat()).status == 503
 
 
 @pytest.mark.parametrize("how", failing())

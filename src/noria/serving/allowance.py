@@ -13,7 +13,7 @@ from noria.domain.key import ApiKey
 from noria.domain.limits import Limits, Meter, Standing
 from noria.domain.price import Price
 from noria.ports import Clock, Meters
-from noria.serving.limits import DAY_US, Asked, Subject, settled, standings, taken
+from noria.serving.limits import DAY_US, Asked, Subject, aged, settled, standings, taken
 
 BYTES_A_TOKEN = 4
 """English text has about so many bytes a token."""
@@ -113,6 +113,31 @@ class Allowances:
         """What a shadow's copy is counted for: its endpoint's money, and nothing of the caller's."""
         mine = () if charge is None else tuple(s for s in charge.subjects if s.name.startswith(_ENDPOINT))
         return Charge(mine) if mine else None
+
+    def spent(self, endpoint: str, limits: Limits) -> bool:
+        """Whether an endpoint has used up its money of the day or its tokens of the minute."""
+        if not _by_tokens(limits):
+            return False
+        meter = aged(self._meters.read(f"{_ENDPOINT}{endpoint}"), limits, self._clock.now_us())
+        money, tokens = limits.usd_per_day, limits.tokens_per_minute
+        return (money is not None and meter.usd >= money) or (tokens is not None and meter.tokens >= tokens)
+
+    @staticmethod
+    def of_stand_in(endpoint: str, limits: Limits, body: bytes, price: Price | None, *, counts_tokens: bool) -> Charge:
+        """What a request is counted for at an endpoint that answers it in another's stead: money and tokens, once it is
+        known what it took.
+
+        Args:
+            endpoint: Who answers.
+            limits: Its limits.
+            body: The request's.
+            price: What its tokens cost; None if nobody knows.
+            counts_tokens: Whether its answers are made of tokens.
+        """
+        who = (Subject(f"{_ENDPOINT}{endpoint}", f"The endpoint {endpoint}", limits),)
+        if not (counts_tokens and _by_tokens(limits)):
+            return Charge(who)
+        return Charge(who, counts_tokens=True, input_tokens=estimate(body)[0], price=price)
 
     def give_back(self, charge: Charge) -> None:
         """Let go of what was set aside for a request that is refused after all; it stays counted as a request."""

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 
-from noria.domain.endpoint import ELSEWHERE
+from noria.domain.endpoint import ELSEWHERE, Wire
 from noria.domain.errors import CircuitOpen, InvalidRequest
 from noria.ports import Upstream
 from noria.serving.breaker import Breakers, BreakerState
@@ -68,7 +68,7 @@ class Caller:
         except CallFailed as failed:
             if not fallbacks or isinstance(failed.error, InvalidRequest):
                 raise
-            answered = await self._fall_back(order, passage, failed, self._others(order, fallbacks, deadline))
+            answered = await self._fall_back(order, passage, failed, self._others(order, passage, fallbacks, deadline))
             if answered is None:
                 raise
             return answered
@@ -89,19 +89,24 @@ class Caller:
                 answered = await self._ask(order, hop, passage)
             except CallFailed as error:
                 if isinstance(error.error, InvalidRequest):
-                    passage.stood_in(hop.target)
+                    self._stood_in(order, hop, passage)
                     raise
                 failed = error
                 continue
-            passage.stood_in(hop.target)
+            self._stood_in(order, hop, passage)
             return answered
         return None
 
-    def _others(self, order: Order, fallbacks: tuple[str, ...], deadline: float) -> Iterator[Hop]:
-        """Who stands in, as long as there is time."""
+    @staticmethod
+    def _stood_in(order: Order, hop: Hop, passage: Passage) -> None:
+        tokens = order.route.wire is Wire.OPENAI
+        passage.stood_in(hop.target, hop.endpoint, hop.rules.limits, counts_tokens=tokens)
+
+    def _others(self, order: Order, passage: Passage, fallbacks: tuple[str, ...], deadline: float) -> Iterator[Hop]:
+        """Who stands in, as long as there is time: never who has spent what he may."""
         for number, endpoint in enumerate(fallbacks, start=1):
             found = self._router.fallback(endpoint, order.route.wire)
-            if found is not None and monotonic() < deadline:
+            if found is not None and monotonic() < deadline and passage.may_stand_in(endpoint, found[1].limits):
                 yield Hop(endpoint, *found, deadline, whole=False, content=number < len(fallbacks))
 
     async def _ask(self, order: Order, hop: Hop, passage: Passage) -> Answered:

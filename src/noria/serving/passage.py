@@ -9,6 +9,7 @@ from typing import Protocol
 from noria.domain.endpoint import Target
 from noria.domain.errors import LogUnavailable, NoriaError, RedactionUnavailable
 from noria.domain.inference import Intent, Outcome, OutcomeKind
+from noria.domain.limits import Limits
 from noria.domain.price import Price
 from noria.ports import Clock
 from noria.serving.allowance import Allowances, Charge
@@ -138,6 +139,7 @@ class Passage:
         self._intended = False
         self._ended = False
         self._stand_in: Target | None = None
+        self._also: Charge | None = None
         self._hops: tuple[str, ...] = ()
         self._refused = False
         self.intent = intent
@@ -241,9 +243,26 @@ class Passage:
         """The version of that endpoint could not answer, for the reason of that code, and another is asked."""
         self._hops = (*self._hops, code, f"fallback_from_{endpoint}")
 
-    def stood_in(self, target: Target) -> None:
-        """A version answers that the intent doesn't name."""
+    def stood_in(self, target: Target, endpoint: str, limits: Limits | None, *, counts_tokens: bool) -> None:
+        """A version answers that the intent doesn't name.
+
+        Args:
+            target: The version.
+            endpoint: Whose it is.
+            limits: That endpoint's; None if it has none.
+            counts_tokens: Whether its answers are made of tokens.
+        """
         self._stand_in = target
+        if limits is not None:
+            price, body = self._all.price(self.intent.endpoint, target.ref), self.intent.request
+            self._also = Allowances.of_stand_in(endpoint, limits, body, price, counts_tokens=counts_tokens)
+
+    def may_stand_in(self, endpoint: str, limits: Limits | None) -> bool:
+        """Whether an endpoint has anything left to answer with in another's stead; if not, the record says so."""
+        if limits is None or not self._all.allowances.spent(endpoint, limits):
+            return True
+        self._hops = (*self._hops, f"fallback_spent_{endpoint}")
+        return False
 
     def _cost(self, reply: Reply) -> float | None:
         """What the answer cost, US dollars; None if nobody knows."""
@@ -260,6 +279,8 @@ class Passage:
     def _tell(self, outcome: Outcome) -> None:
         if self._charge is not None:
             self._all.allowances.settle(self._charge, outcome)
+        if self._also is not None:
+            self._all.allowances.settle(self._also, outcome)
         self._all.observer.finished(self.intent, outcome)
 
 
