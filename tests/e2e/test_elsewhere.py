@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import openai
@@ -11,19 +10,11 @@ import pytest
 
 from fakes.azure import azure
 from fakes.models import WORDS, classifier
-from fakes.running import Running, noria
+from fakes.running import Running, chat_project, noria
 from noria.adapters.processes import birth
 from noria.adapters.registry.packages import SAFE_TYPES
 
 SERVER = Path(__file__).parents[1] / "fakes" / "serve_chat.py"
-POLICY = """
-name: assistant
-intended_use: Answer what customers ask about their parcels.
-forbidden_use: [Legal advice]
-owner: support
-review_by: "2100-01-01"
-rules: {max_latency_p95_ms: 20000}
-"""
 DEPLOYMENT = """
 project: shop
 server: {{port: 0}}
@@ -51,14 +42,6 @@ endpoints:
 """
 
 
-def project(root: Path, text: str) -> Running:
-    """A project with that text, not up yet."""
-    (root / "policies").mkdir(parents=True)
-    (root / "policies" / "assistant.yaml").write_text(dedent(POLICY))
-    (root / "noria.yaml").write_text(text)
-    return Running(root)
-
-
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[list[Running]]:
     """Projects that are stopped at the end."""
@@ -81,7 +64,7 @@ def test_a_model_of_azures_answers_through_noria_and_is_on_record(
 ) -> None:
     monkeypatch.setenv("SHOP_AZURE_KEY", "azure-key")
     with azure() as double:
-        shop = project(tmp_path / "shop", DEPLOYMENT.format(url=double.url, private="true"))
+        shop = chat_project(tmp_path / "shop", DEPLOYMENT.format(url=double.url, private="true"))
         up.append(shop.start())
         raw = chat(shop, "where is my parcel?")
         assert raw.parse().choices[0].message.content == "You said: where is my parcel?"
@@ -110,7 +93,7 @@ def test_a_key_that_is_not_set_is_why_it_is_not_ready_and_nothing_is_asked(
 ) -> None:
     monkeypatch.delenv("SHOP_AZURE_KEY", raising=False)
     with azure() as double:
-        shop = project(tmp_path / "shop", DEPLOYMENT.format(url=double.url, private="true"))
+        shop = chat_project(tmp_path / "shop", DEPLOYMENT.format(url=double.url, private="true"))
         up.append(shop)
         with pytest.raises(AssertionError, match="did not happen"):
             shop.start(timeout_s=4)
@@ -122,7 +105,7 @@ def test_a_key_that_is_not_set_is_why_it_is_not_ready_and_nothing_is_asked(
 @pytest.mark.slow
 def test_a_command_answers_through_noria_and_another_one_replaces_it(tmp_path: Path, up: list[Running]) -> None:
     text = COMMAND.format(python=sys.executable, server=SERVER, tone="")
-    shop = project(tmp_path / "shop", text)
+    shop = chat_project(tmp_path / "shop", text)
     up.append(shop.start())
     raw = chat(shop, "hello")
     assert raw.parse().choices[0].message.content == "You said: hello"
@@ -189,7 +172,7 @@ def log_theirs(root: Path, name: str, *, pickled: bool, tags: dict[str, str]) ->
 def test_a_version_that_others_registered_is_served_and_its_pickle_only_on_somebodys_word(
     tmp_path: Path, up: list[Running]
 ) -> None:
-    shop = project(tmp_path / "shop", REGISTERED.format(version="1"))
+    shop = chat_project(tmp_path / "shop", REGISTERED.format(version="1"))
     (shop.root / ".noria").mkdir()
     rows = [(word, label) for label, words in WORDS.items() for word in words.split()]
     held = "".join(f"{word} {n},{label}\n" for n in range(25) for word, label in rows)

@@ -11,17 +11,9 @@ import openai
 import pytest
 
 from fakes.azure import azure
-from fakes.running import Running, new_project, noria, noria_json
+from fakes.running import Running, chat_project, new_project, noria, noria_json
 
 HELLO = [{"role": "user", "content": "hello"}]
-POLICY = """
-name: assistant
-intended_use: Answer what customers ask about their parcels.
-forbidden_use: [Legal advice]
-owner: support
-review_by: "2100-01-01"
-rules: {max_latency_p95_ms: 20000}
-"""
 PRICED = """
 project: shop
 server: {{port: 0}}
@@ -102,11 +94,8 @@ def test_a_providers_list_price_is_counted_until_the_days_money_is_spent(
 ) -> None:
     monkeypatch.setenv("SHOP_AZURE_KEY", "azure-key")
     root = tmp_path / "shop"
-    (root / "policies").mkdir(parents=True)
-    (root / "policies" / "assistant.yaml").write_text(POLICY)
     with azure() as double:
-        (root / "noria.yaml").write_text(PRICED.format(url=double.url))
-        shop = Running(root)
+        shop = chat_project(root, PRICED.format(url=double.url))
         up.append(shop.start())
         token = noria(root, "key", "create", "intern", "--usd-per-day", "0.00005").stdout.strip()
         shop.wait_until(lambda: shop.request("GET", "/v1/models")[0] == 401)

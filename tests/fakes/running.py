@@ -29,6 +29,14 @@ endpoints:
     rollout: {{shadow_requests: 20, steps: [50], step_requests: 20}}
 {more}
 """
+CHAT_POLICY = """
+name: assistant
+intended_use: Answer what customers ask about their parcels.
+forbidden_use: [Legal advice]
+owner: support
+review_by: "2100-01-01"
+rules: {max_latency_p95_ms: 20000}
+"""
 TEXTS = tuple(message.text for message in messages(300, seed=1))
 """What callers write: of the kind that the first version has learnt from."""
 
@@ -169,6 +177,14 @@ class Running:
         pid = self.processes()[who]
         os.kill(pid, signal.SIGKILL)
         return pid
+
+
+def chat_project(root: Path, text: str) -> Running:
+    """A project with that text whose one endpoint, `assistant`, chats; not up yet."""
+    (root / "policies").mkdir(parents=True)
+    (root / "policies" / "assistant.yaml").write_text(CHAT_POLICY)
+    (root / "noria.yaml").write_text(text)
+    return Running(root)
 
 
 @dataclass

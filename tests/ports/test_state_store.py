@@ -1,6 +1,7 @@
 """What every StateStore promises, told of the SQL one (SQLite; PostgreSQL where one is named) and of its fake."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -363,6 +364,15 @@ def test_the_account_can_be_read_with_any_sql_client(url):
     [event] = state.audit_trail()
     assert isinstance(event, AuditEvent)
     state.close()
+
+
+def test_a_database_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setitem(schema.PATIENCE, "connect_timeout", 2)  # no less is possible
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        state = SqlState(f"postgresql+psycopg://noria@127.0.0.1:{silent.getsockname()[1]}/noria", Ticking())
+        with pytest.raises(StateUnavailable, match="timeout"):
+            state.revision()
+        state.close()
 
 
 def test_only_a_plain_file_is_read_without_sqlalchemy(tmp_path):

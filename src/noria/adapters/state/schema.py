@@ -86,8 +86,15 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
+PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 15_000}
+"""How long PostgreSQL may not be heard of: seconds until a connection is there, milliseconds until what was sent has
+arrived. Without it whoever reads the state would wait for ever for a machine that is gone, and not say that it is."""
+
+
 def connect(url: URL) -> Engine:
     """An engine for the state; on SQLite its transactions begin as `writing` says, and reads have none."""
+    if url.get_driver_name() in ("psycopg", "psycopg2"):  # what the URL itself says comes first
+        return create_engine(url, connect_args={name: at for name, at in PATIENCE.items() if name not in url.query})
     engine = create_engine(url)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

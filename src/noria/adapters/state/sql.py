@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import select
@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection, make_url
 
 from noria.adapters.codec import decode, decode_event, encode, encode_event
 from noria.adapters.state.schema import audit, connect, events, explained, meta, migrate, nouns, writing
-from noria.adapters.state.sqlite import audit_event
+from noria.adapters.state.sqlite import audited
 from noria.domain.audit import AuditEvent, AuditHead
 from noria.domain.events import Event
 from noria.ports import Clock
@@ -29,7 +29,6 @@ __all__ = ["SqlState", "migrate"]
 
 T = TypeVar("T")
 
-_PAGE = 500
 _REVISION = select(meta.c.value).where(meta.c.name == "revision")
 
 
@@ -149,18 +148,12 @@ class SqlState:
             connection.execute(events.update().where(pending).values(handled_at=self._clock.now()))
 
     def audit_trail(self, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEvent]:
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
+        def page(after: int, size: int) -> list[Mapping[str, Any]]:
             query = select(audit).where(audit.c.sequence > after).order_by(audit.c.sequence).limit(size)
             with self._reading() as connection:
-                rows = connection.execute(query).all()
-            for row in rows:
-                yield audit_event(dict(row._mapping))
-            if len(rows) < size:
-                return
-            after = rows[-1].sequence
-            left = None if left is None else left - size
+                return [dict(row._mapping) for row in connection.execute(query).all()]
+
+        return audited(page, after, limit)
 
     def close(self) -> None:
         """Close all connections."""

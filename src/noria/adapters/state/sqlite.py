@@ -6,7 +6,7 @@ Whoever writes needs SQLAlchemy, 20 MB of it, which is loaded when the first cha
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -108,16 +108,11 @@ class SqliteState:
 
     def audit_trail(self, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEvent]:
         query = f"SELECT {', '.join(_AUDIT)} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
-            rows = self._rows(query, after, size)
-            for row in rows:
-                yield audit_event(dict(zip(_AUDIT, row, strict=True)))
-            if len(rows) < size:
-                return
-            after = rows[-1][0]
-            left = None if left is None else left - size
+
+        def page(after: int, size: int) -> list[Mapping[str, Any]]:
+            return [dict(zip(_AUDIT, row, strict=True)) for row in self._rows(query, after, size)]
+
+        return audited(page, after, limit)
 
     def close(self) -> None:
         """Close all connections."""
@@ -151,7 +146,29 @@ class SqliteState:
             return self._writing
 
 
-def audit_event(fields: Mapping[str, Any]) -> AuditEvent:
+def audited(
+    page: Callable[[int, int], Sequence[Mapping[str, Any]]], after: int, limit: int | None
+) -> Iterator[AuditEvent]:
+    """Entries of the account in order, read a page at a time.
+
+    Args:
+        page: A sequence number and how many → the columns of the entries that follow it.
+        after: Sequence number that they begin after.
+        limit: How many at most; None for all.
+    """
+    left = limit
+    while left is None or left > 0:
+        size = _PAGE if left is None else min(left, _PAGE)
+        rows = page(after, size)
+        for row in rows:
+            yield _audit_event(row)
+        if len(rows) < size:
+            return
+        after = rows[-1]["sequence"]
+        left = None if left is None else left - size
+
+
+def _audit_event(fields: Mapping[str, Any]) -> AuditEvent:
     """An entry of the account, from its columns.
 
     Raises:

@@ -85,8 +85,7 @@ class DeltaStore:
         raise Conflict(f"The table {table} is written by others all the time.", "The worker tries again.")
 
     def last_version(self, table: str, app_id: str) -> int:
-        handle = self._open(table)
-        return 0 if handle is None else handle.transaction_version(app_id) or 0
+        return self.view().last_version(table, app_id)
 
     def scan(
         self,
