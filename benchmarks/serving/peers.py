@@ -4,6 +4,8 @@ They are installed on demand into `.noria-bench/` beside this repository. A peer
 reason.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -82,17 +84,34 @@ def installed(name: str, packages: tuple[str, ...]) -> Path:
 
 
 def _install(folder: Path, packages: tuple[str, ...]) -> None:
+    """With uv, which takes a fifth of the time; with pip where uv can't be had or can't do it."""
     print(f"installing {' '.join(packages)} …", file=sys.stderr, flush=True)
     base = getattr(sys, "_base_executable", sys.executable)
-    steps = ([base, "-m", "venv", str(folder)], [str(folder / "bin/python"), "-m", "pip", "install", "-q", *packages])
+    python, uv = str(folder / "bin/python"), CACHE / "uv"
+    quick = [] if (uv / "bin/uv").exists() else [[base, "-m", "venv", str(uv)], [str(uv / "bin/pip"), "install", "uv"]]
+    quick.append([str(uv / "bin/uv"), "venv", "--python", base, str(folder)])
+    quick.append([str(uv / "bin/uv"), "pip", "install", "--python", python, *packages])
+    if not _run(quick):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if said := _run([[base, "-m", "venv", str(folder)], [python, "-m", "pip", "install", "-q", *packages]]):
+        raise RuntimeError(f"pip install {' '.join(packages)} failed: {said}")
+
+
+def _run(steps: list[list[str]]) -> str:
+    """Run commands until one fails; what that one says, empty if none does."""
+    ours = {"UV_CACHE_DIR": str(CACHE / "uv-cache"), "UV_NATIVE_TLS": "true"}
     for step in steps:
         try:
-            done = subprocess.run(step, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"pip install {' '.join(packages)} took longer than {INSTALL_S} s") from None
+            done = subprocess.run(
+                step, capture_output=True, text=True, timeout=INSTALL_S, check=False, env={**os.environ, **ours}
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)[-300:]
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            raise RuntimeError(f"pip install {' '.join(packages)} failed: {' '.join(said)[-300:]}")
+            said = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines()
+            return " ".join(said)[-300:] or f"{step[0]} ended with {done.returncode}"
+    return ""
 
 
 def litellm(upstream_port: int, body: str) -> Peer:
