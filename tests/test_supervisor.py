@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import noria.supervisor as supervisor_module
+import noria.supervisor.children as children_module
 from noria.domain.errors import AlreadyRunning, InvalidProject, NoriaError, PortInUse, Refused
 from noria.projectfile import parse_project
 from noria.settings import Project, Settings
@@ -165,6 +166,36 @@ def test_a_killed_api_is_replaced_and_callers_meanwhile_wait_instead_of_being_re
     assert after is not None
     assert after.restarts["api-0"] == 1
     assert after.children["worker"] == found.children["worker"]
+
+
+def test_neither_a_full_disk_nor_a_terminal_that_is_gone_ends_a_project_whose_process_is_replaced(
+    up: Running, settings: Settings
+) -> None:
+    def gone(_line: str) -> None:
+        raise OSError("no terminal")
+
+    until(lambda: announced(up))
+    found = running(settings.run_dir)
+    assert found is not None
+    (settings.run_dir / "up.tmp").mkdir()  # where the draft of up.json would be written
+    up.supervisor._say = gone
+    os.kill(found.children["api-0"], signal.SIGKILL)
+    until(lambda: up.supervisor.children[0].pid not in (0, found.children["api-0"]))
+    assert get(up.supervisor.url) == 200
+    assert up.error is None
+
+
+def test_a_process_that_cannot_be_started_now_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children_module, "LONGEST_PAUSE_S", 0)
+    child = Child("api-0", ["/nowhere/python"])
+    with pytest.raises(FileNotFoundError):
+        child.start()
+    assert child.due
+    child.command[:] = [sys.executable, "-S", "-c", ""]
+    child.start()
+    assert child.pid
+    assert not child.due
+    until(child.ended)
 
 
 def test_several_api_processes_share_the_socket_and_are_replaced_and_stopped_one_and_all(

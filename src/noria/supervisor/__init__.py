@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -122,7 +123,7 @@ class Supervisor:
             if number != signal.SIGHUP or handler is not signal.SIG_IGN:  # nohup keeps its meaning
                 signal.signal(number, self._on_signal)
         announcing = threading.Thread(target=self._announce, name="announce", daemon=True)
-        self._say(self._who_may_ask)
+        self._tell(self._who_may_ask)
         try:
             for child in self.children:
                 child.start()
@@ -154,15 +155,22 @@ class Supervisor:
         for child in self.children:
             ending = child.ended()
             if ending is not None:
-                self._say(f"{child.name} {ending}; it is started again.")
+                self._tell(f"{child.name} {ending}; it is started again.")
                 if child.hopeless and not self._ready and child is not self._mlflow:
                     raise NoriaError(
                         f"{child.name} ended by itself {child.failures} times in a row while starting.",
                         "What it said last stands above.",
                     )
             if child.due:
-                child.start()
-                self._record()
+                self._restart(child)
+
+    def _restart(self, child: Child) -> None:
+        """Start a process again; a machine that has no room for it now may have it later."""
+        try:
+            child.start()
+        except OSError as error:
+            self._tell(f"{child.name} can't be started: {error}; it is tried again.")
+        self._record()
 
     def _see_project(self) -> None:
         """Start the redactor when a project is in service that asks for names, and stop it when none does."""
@@ -173,19 +181,27 @@ class Supervisor:
         if asked and self._redactor is None:
             self._redactor = noria_child("redactor", "redactor", self._settings)
             self._redactor.start()
-            self._say("the project asks for names to be taken out: the redactor is started")
+            self._tell("the project asks for names to be taken out: the redactor is started")
             self._record()
         elif not asked and self._redactor is not None:
             self._stop_together([self._redactor], REDACTOR_STOP_S)
             self._redactor = None
-            self._say("the project asks for no names to be taken out any more: the redactor is stopped")
+            self._tell("the project asks for no names to be taken out any more: the redactor is stopped")
             self._record()
 
     def _record(self) -> None:
         """Leave word of who runs where, for `noria status` and for the next `noria up`."""
         children = {child.name: child.pid for child in self.children}
         restarts = {child.name: child.restarts for child in self.children}
-        self._upfile.write(self.url, self._mlflow.url if self._mlflow else "", children, restarts)
+        try:
+            self._upfile.write(self.url, self._mlflow.url if self._mlflow else "", children, restarts)
+        except OSError as error:  # a full disk ends no process that answers
+            self._tell(f"who runs where can't be written down: {error}")
+
+    def _tell(self, line: str) -> None:
+        """Say something to whoever is at the terminal, if it is there still."""
+        with suppress(OSError):
+            self._say(line)
 
     def _announce(self) -> None:
         """Say once that the project is up, and until then what it waits for, whenever that changes."""
@@ -195,10 +211,10 @@ class Supervisor:
             if status == http.client.OK:
                 self._ready = True
                 also = f" · MLflow {self._mlflow.url}" if self._mlflow else ""
-                self._say(f"Noria is up: {self.url} (console and API){also} · Ctrl-C stops it")
+                self._tell(f"Noria is up: {self.url} (console and API){also} · Ctrl-C stops it")
                 return
             if waits_for and waits_for != said:
-                self._say(f"not ready yet: {waits_for}")
+                self._tell(f"not ready yet: {waits_for}")
                 said = waits_for
 
     def _stop_all(self) -> None:
@@ -221,7 +237,7 @@ class Supervisor:
         deadline = time.monotonic() + patience_s
         for child in children:
             if not child.wait_until_stopped(deadline, self._hurry):
-                self._say(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
+                self._tell(f"{child.name} did not stop by itself and was ended; what it had recorded is on disk.")
 
 
 def _asks_for_names(project: Project) -> bool:

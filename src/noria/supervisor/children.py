@@ -83,9 +83,13 @@ class Child:
         return self.failures >= HOPELESS
 
     def start(self) -> None:
-        """Start the process in a session of its own, so that a Ctrl-C at the terminal reaches the supervisor alone."""
+        """Start the process in a session of its own, so that a Ctrl-C at the terminal reaches the supervisor alone.
+
+        Raises:
+            OSError: This machine has no room for it now; it is `due` again after a pause.
+        """
         self.restarts += self._start_at is not None
-        self._start_at = None
+        self._start_at = time.monotonic() + LONGEST_PAUSE_S  # if it can't be
         self._started = time.monotonic()
         output = self._log.open("ab") if self._log else None
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if self._begins_deaf else set())
@@ -99,6 +103,7 @@ class Child:
                 pass_fds=self.pass_fds,
                 start_new_session=True,
             )
+            self._start_at = None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if output:
