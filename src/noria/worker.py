@@ -89,6 +89,7 @@ class Worker:
         fleet.start()
         self._turn(self.log_lane)
         fleet.join()
+        self.loop.fleet.close()
         self._attempt("end what dead processes left open", self._close_orphans)
         self._attempt("ship the log", lambda: self._ship(limit=EVERYTHING))
         self._attempt("heartbeat", self._heartbeat)

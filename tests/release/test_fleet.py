@@ -1,5 +1,6 @@
 """The fleet: a model server for every version that is needed, and for no other."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from fakes.registry import FakeRegistry
 from fakes.release import HandClock
 from fakes.state import FakeState
 from noria.domain.endpoint import Role, Route, Target, Wire
+from noria.domain.errors import NoriaError, UpstreamFailed
 from noria.domain.gate import GateResult, Verdict
-from noria.domain.model import Flavor
+from noria.domain.model import Flavor, ModelVersion
 from noria.release.fleet import Fleet
 
 
@@ -96,6 +98,50 @@ def test_one_broken_version_does_not_keep_the_others_down(stage: Stage) -> None:
     assert "m/1" in stage.host.running()
 
 
+def test_a_slow_start_holds_no_other_up_and_is_made_once(stage: Stage) -> None:
+    slow, start = threading.Event(), stage.host.start
+    asked = []
+
+    def held(version: ModelVersion) -> str:
+        asked.append(version.ref)
+        if version.ref == "m/1":
+            assert slow.wait(30)
+        return start(version)
+
+    stage.host.start = held  # type: ignore[method-assign]
+    stage.route("1", url="unix:/old.sock")
+    stage.fleet.reconcile()
+    with stage.state.note() as note:
+        other = Target(model="m", version="2", role=Role.CHAMPION, weight=100, url="unix:/x", verdict_id="v")
+        note.put(Route(endpoint="a", wire=Wire.OPENAI, revision=1, targets=(other,)))
+    while "m/2" not in stage.host.running():
+        stage.fleet.reconcile()
+    assert sorted(asked) == ["m/1", "m/2"]
+    moved = stage.state.get(Route, "a")
+    assert moved is not None
+    slow.set()
+    while stage.state.get(Route, "e").champion.url != "unix:/fake/m/1.sock":  # type: ignore[union-attr]
+        stage.fleet.reconcile()
+    assert sorted(asked) == ["m/1", "m/2"]
+    stage.fleet.close()
+
+
+def test_what_a_start_failed_of_is_said_until_it_works(stage: Stage) -> None:
+    start = stage.host.start
+
+    def failing(_: ModelVersion) -> str:
+        raise UpstreamFailed("m/1 ended while it started: no memory", "Its log is there.")
+
+    stage.host.start = failing  # type: ignore[method-assign]
+    stage.route("1")
+    for _ in range(2):
+        with pytest.raises(NoriaError, match="no memory"):
+            stage.fleet.reconcile()
+    stage.host.start = start  # type: ignore[method-assign]
+    stage.fleet.reconcile()
+    assert "m/1" in stage.host.running()
+
+
 def test_a_version_that_nobody_needs_any_more_is_stopped(stage: Stage) -> None:
     stage.route("1")
     stage.verdict("2", passed=False)
@@ -125,3 +171,13 @@ def test_a_passed_version_is_kept_until_its_rollout_has_had_time_to_begin(stage:
     stage.clock.pass_s(5)
     stage.fleet.reconcile()
     assert "m/2" not in stage.host.running()
+
+
+def test_a_server_that_the_worker_before_started_elsewhere_is_found_there(stage: Stage) -> None:
+    stage.host.start(stage.registry.version("m", "1"))
+    stage.route("1", url="unix:/old.sock")
+    stage.fleet.reconcile()
+    route = stage.state.get(Route, "e")
+    assert route is not None
+    assert route.champion.url == "unix:/fake/m/1.sock"
+    assert stage.host.starts == ["m/1"]

@@ -1,6 +1,8 @@
 """Which model servers should be up, and the duty that makes it so."""
 
+import logging
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -10,51 +12,95 @@ from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
 
+log = logging.getLogger(__name__)
+
 GRACE = timedelta(seconds=5)
 """A server that has just become unneeded stays so long: an API process may still act on the route before."""
 ON_ITS_WAY = timedelta(minutes=1)
 """A verdict this young may still be waiting for its rollout to begin, so its model server stays."""
 
 
+SIDE_BY_SIDE = 4
+"""Servers that are started at the same time; loading a model takes a core and the disk."""
+LOOK_S = 0.2
+"""How long one turn waits for servers that are being started, in seconds: they are ready in a later one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Keeps a model server up for every version that a route or a rollout needs, and for no other."""
+    """Keeps a model server up for every version that a route or a rollout needs, and for no other.
+
+    Servers are started side by side, each version once at a time, so that a slow one holds nobody up.
+    """
 
     state: StateStore
     registry: ModelRegistry
     host: ModelHost
     clock: Clock
+    look_s: float = LOOK_S
     _idle_since: dict[str, datetime] = field(default_factory=dict)
+    _starting: dict[str, "Future[str]"] = field(default_factory=dict)
+    _failed: dict[str, NoriaError] = field(default_factory=dict)
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SIDE_BY_SIDE, "start"))
 
     def reconcile(self) -> None:
         """Start what is missing (it died, or the machine was restarted), stop what nobody needs.
 
         Raises:
-            NoriaError: A version can't be brought up; the others were.
+            NoriaError: A version can't be brought up, as its last start said; the others are.
         """
         routes = self.state.find(Route)
         running = self.host.running()
-        problems = [problem for route in routes for problem in self._bring_up(route, running)]
+        needed = {target.ref: target for route in routes for target in _targets(route)}
+        for ref in (self._failed.keys() - needed.keys()) | (self._failed.keys() & running.keys()):
+            del self._failed[ref]
+        for ref, target in needed.items():
+            if ref not in running and ref not in self._starting:
+                self._begin(target)
+        self._move(routes, {**running, **self._started()})
         for ref in self._idle_long_enough(self.unneeded(routes, running)):
-            self.host.stop(ref)
-        if problems:
-            raise NoriaError("; ".join(map(str, problems)))
+            if ref not in self._starting:
+                self.host.stop(ref)
+        if self._failed:
+            raise NoriaError("; ".join(map(str, self._failed.values())))
 
-    def _bring_up(self, route: Route, running: Iterable[str]) -> list[NoriaError]:
-        urls, problems = {}, []
-        for target in _targets(route):
-            if target.ref not in running:
-                try:
-                    urls[target.ref] = self.host.start(self.registry.version(target.model, target.version))
-                except NoriaError as error:
-                    problems.append(error)
-        moved = {ref: url for ref, url in urls.items() if any(t.ref == ref and t.url != url for t in _targets(route))}
-        if moved:
-            with self.state.note() as note:
-                latest = note.get(Route, route.endpoint)
-                if latest is not None:
-                    note.put(_at_new_addresses(latest, moved))
-        return problems
+    def close(self) -> None:
+        """Wait for the servers that are being started; no more are."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _begin(self, target: Target) -> None:
+        """Have a server started in a thread of its own."""
+        try:
+            version = self.registry.version(target.model, target.version)
+        except NoriaError as error:
+            self._failed[target.ref] = error
+            return
+        self._starting[target.ref] = self._threads.submit(self.host.start, version)
+
+    def _started(self) -> dict[str, str]:
+        """Addresses of the servers that have come up since the last turn; what failed is remembered."""
+        wait(self._starting.values(), self.look_s)
+        urls = {}
+        for ref in [ref for ref, future in self._starting.items() if future.done()]:
+            try:
+                urls[ref] = self._starting.pop(ref).result()
+                self._failed.pop(ref, None)
+            except NoriaError as error:
+                self._failed[ref] = error
+            except Exception as error:
+                self._failed[ref] = NoriaError(f"{ref} could not be started: {type(error).__name__}: {error}.")
+                log.exception("%s could not be started", ref)
+        return urls
+
+    def _move(self, routes: Iterable[Route], urls: dict[str, str]) -> None:
+        """Have routes lead to where servers have come up."""
+        for route in routes:
+            moved = {t.ref: urls[t.ref] for t in _targets(route) if t.ref in urls and t.url != urls[t.ref]}
+            if moved:
+                with self.state.note() as note:
+                    latest = note.get(Route, route.endpoint)
+                    if latest is not None:
+                        note.put(_at_new_addresses(latest, moved))
 
     def unneeded(self, routes: Iterable[Route], running: Iterable[str]) -> list[str]:
         """Refs of model servers whose version is decided about and has no place in any route or rollout."""

@@ -124,7 +124,9 @@ class LocalHost:
 
     def running(self) -> Mapping[str, str]:
         """See `ports.ModelHost`."""
-        self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
+        for pid, child in list(self._children.items()):  # others may be started this moment
+            if child.poll() is not None:
+                self._children.pop(pid, None)
         return {note.ref: note.url for note in self._notes() if self._alive(note) and answers(note.url, note.health)}
 
     def stop(self, ref: str) -> None:
@@ -141,7 +143,7 @@ class LocalHost:
             self._signal(note, signal.SIGTERM)
         for note in notes:
             self.stop(note.ref)
-        for child in self._children.values():  # stopped by another host and not quite gone, or its note is lost
+        for child in list(self._children.values()):  # stopped by another host and not quite gone, or its note is lost
             child.kill()
             child.wait()
         self._children.clear()
