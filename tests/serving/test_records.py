@@ -14,7 +14,8 @@ from fakes.records import MemoryRecords
 from fakes.spool import MemorySpool
 from fakes.story import StoppedClock
 from noria.adapters.clock import SystemClock
-from noria.adapters.spool.reader import SpoolFolder, looking
+from noria.adapters.spool.quarantine import exchange
+from noria.adapters.spool.reader import SpoolFolder, looking, waiting
 from noria.adapters.spool.writer import SqliteSpool
 from noria.adapters.tables.delta import DeltaStore
 from noria.domain.errors import InvalidRequest, StorageCorrupted
@@ -186,12 +187,40 @@ def test_looking_changes_nothing_and_leaves_the_damaged_to_the_worker(tmp_path):
     (tmp_path / "spool" / "quarantine").mkdir()
     (tmp_path / "spool" / "quarantine" / "old.db").write_bytes(b"nor this")
     before = {path: path.stat().st_size for path in (tmp_path / "spool").rglob("*") if path.suffix == ".db"}
-    log = Log(lambda: looking(tmp_path / "spool"), DeltaStore(tmp_path / "tables"))
+    folder = tmp_path / "spool"
+    log = Log(lambda: looking(folder), DeltaStore(tmp_path / "tables"), lambda: waiting(folder))
     assert log.query("SELECT count(*) AS n FROM inference").to_pylist() == [{"n": 1}]
+    assert [problem.split(",")[0] for problem in log.problems] == ["1 damaged spool files wait in quarantine"]
     assert before == {path: path.stat().st_size for path in (tmp_path / "spool").rglob("*") if path.suffix == ".db"}
     assert not list((tmp_path / "spool").rglob("*.damaged"))
     assert not (tmp_path / "tables").exists()
     spool.close()
+
+
+def test_what_the_worker_saved_of_a_damaged_spool_shows_before_and_after_it_is_shipped_and_once(tmp_path):
+    folder, store = tmp_path / "spool", DeltaStore(tmp_path / "tables")
+    for number in (1, 2):
+        spool = SqliteSpool(folder, "api-0")
+        asyncio.run(_append(spool, intent(number), outcome(number)))
+        spool.close()
+        if number == 1:
+            exchange(folder / "api-0.db", ()).close()
+    log = Log(lambda: looking(folder), store, lambda: waiting(folder))
+    ids = "SELECT databricks_request_id AS id FROM inference ORDER BY id"
+
+    def shown() -> list[int]:
+        return [int(row["id"], 16) for row in log.query(ids).to_pylist()]
+
+    assert (shown(), len(log.problems)) == ([2], 1)
+    worker = SpoolFolder(folder)
+    shipper = Shipper(worker.readers, store, SystemClock())
+    assert len(worker.readers()) == 2  # opened, and so copied
+    assert (shown(), log.problems) == ([1, 2], ())
+    for _ in range(3):
+        shipper.turn()
+    assert (shown(), log.problems) == ([1, 2], ())
+    assert list(folder.glob("quarantine/shipped/*.db"))
+    worker.close()
 
 
 async def _append(spool: SqliteSpool, *entries) -> None:

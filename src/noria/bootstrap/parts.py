@@ -51,11 +51,13 @@ def records(settings: Settings) -> RecordStore:
 
 def log(settings: Settings) -> "Log":
     """The log as people read it: the tables, and what is on its way to them."""
-    from noria.adapters.spool.reader import looking
+    from noria.adapters.spool.reader import looking, waiting
     from noria.adapters.tables.delta import DeltaStore
     from noria.serving.log.records import Log
 
-    return Log(lambda: looking(settings.spool_dir), DeltaStore(settings.tables_dir))
+    return Log(
+        lambda: looking(settings.spool_dir), DeltaStore(settings.tables_dir), lambda: waiting(settings.spool_dir)
+    )
 
 
 def follower(settings: Settings) -> "Follower":

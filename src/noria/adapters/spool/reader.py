@@ -232,17 +232,26 @@ class SpoolReader:
 def looking(directory: Path) -> Iterator[list[SpoolReader]]:
     """Readers that change nothing, of the spools that are there now and sound enough to be opened.
 
-    What lies in quarantine is left out: it takes the worker to save what can be saved of it.
+    Of what lies in quarantine only the worker makes a copy that can be read; until then it is left out, see `waiting`.
     """
     with contextlib.ExitStack() as stack:
         found = []
         for path in discover(directory):
-            if path.parent.name != QUARANTINE:
-                with contextlib.suppress(StorageCorrupted, sqlite3.Error):
+            if path.parent.name != QUARANTINE or _copied(path):
+                with contextlib.suppress(StorageCorrupted, sqlite3.Error, FileNotFoundError):  # or shipped meanwhile
                     reader = SpoolReader(path, look=True)
                     stack.callback(reader.close)
                     found.append(reader)
         yield found
+
+
+def waiting(directory: Path) -> int:
+    """How many damaged files wait for the worker to save what can be saved of them."""
+    return sum(path.parent.name == QUARANTINE and not _copied(path) for path in discover(directory))
+
+
+def _copied(path: Path) -> bool:
+    return path.with_suffix(".salvaged").exists()
 
 
 class SpoolFolder:

@@ -50,10 +50,12 @@ class Log:
     Args:
         readers: The spools.
         store: The tables.
+        waiting: How many damaged spool files can't be looked at before the worker has saved what can be saved.
     """
 
-    def __init__(self, readers: Readers, store: RecordStore) -> None:
+    def __init__(self, readers: Readers, store: RecordStore, waiting: Callable[[], int] = int) -> None:
         self._readers = readers
+        self._waiting = waiting
         self._store = store
         self.problems: tuple[str, ...] = ()
         """What of the spools could not be read at the last look, in words."""
@@ -90,6 +92,11 @@ class Log:
                             found[table].add(piece)
                     except StorageCorrupted as error:
                         problems.append(str(error))
+            if damaged := self._waiting():
+                problems.append(
+                    f"{damaged} damaged spool files wait in quarantine, and what is in them doesn't show yet; "
+                    "noria up saves and ships it."
+                )
             self.problems = tuple(problems)
             view = self._store.view()
             for unshipped in found.values():
