@@ -33,7 +33,8 @@ class Place:
     def write(self, *entries) -> None:
         async def append() -> None:
             spool = SqliteSpool(self.settings.spool_dir, "api-0")
-            await asyncio.gather(*(spool.append(entry) for entry in entries))
+            for entry in entries:
+                await spool.append(entry)
             spool.close()
 
         asyncio.run(append())
