@@ -483,11 +483,17 @@ def test_a_record_that_cannot_be_exported_does_not_end_the_thread(caplog):
 
 
 def test_closing_waits_for_nobody_for_ever():
-    one = Outlet("x", lambda batch: str(threading.Event().wait(60)))
+    taken, let_go = threading.Event(), threading.Event()
+
+    def send(_batch):
+        taken.set()
+        return str(let_go.wait(60))
+
+    one = Outlet("x", send)
     one.offer(records(5))
-    time.sleep(0.05)
+    assert taken.wait(30)
     one.offer(records(5))
-    began = time.monotonic()
     one.close(time.monotonic() + 0.1)
-    assert time.monotonic() - began < 30
+    assert not let_go.is_set()
     assert one.status().dropped == 5
+    let_go.set()

@@ -21,9 +21,11 @@ class Model:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.asked = threading.Event()
         self.rows: list[Any] = []
 
     def __call__(self, call: Call) -> Answer:
+        self.asked.set()
         assert self.gate.wait(30)
         self.rows += call.rows
         for row in call.rows:
@@ -53,6 +55,15 @@ async def ask(app: App, method: str, path: str, caller: Caller, headers: Any = J
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
     await app(scope, caller.receive, reply.send)
     return reply
+
+
+async def queued(app: App) -> None:
+    """Come back once a call waits for the model."""
+    for _ in range(1000):
+        if app._batcher._waiting:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("no call waits")
 
 
 async def invoke(app: App, *rows: Any) -> Reply:
@@ -123,9 +134,9 @@ async def test_an_unknown_path_or_method_is_told(app: App, method: str, path: st
 async def test_a_full_queue_says_when_to_come_back(app: App, model: Model) -> None:
     model.gate.clear()
     first = asyncio.create_task(invoke(app, "a"))
-    await asyncio.sleep(0.05)  # in the model
+    assert await asyncio.to_thread(model.asked.wait, 30)
     second = asyncio.create_task(invoke(app, "b"))
-    await asyncio.sleep(0.05)  # in the queue
+    await queued(app)
     third = await invoke(app, "c")
     assert (third.status, third.headers[b"retry-after"]) == (503, b"1")
     model.gate.set()
@@ -135,10 +146,10 @@ async def test_a_full_queue_says_when_to_come_back(app: App, model: Model) -> No
 async def test_a_caller_that_leaves_is_not_computed_for(app: App, model: Model) -> None:
     model.gate.clear()
     first = asyncio.create_task(invoke(app, "a"))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(model.asked.wait, 30)
     caller = Caller(b'{"inputs": ["b"]}')
     second = asyncio.create_task(ask(app, "POST", "/invocations", caller))
-    await asyncio.sleep(0.05)
+    await queued(app)
     caller.leave.set()
     assert (await second).status == 0
     model.gate.set()
