@@ -55,6 +55,18 @@ async def test_a_machine_on_which_no_child_can_be_started_is_none_that_is_asked_
     assert json.loads(await reader.read(SMALL)) == RESULT
 
 
+async def test_nobody_waits_for_ever_for_the_files_of_others(reader, monkeypatch):
+    assert json.loads(await reader.read(SMALL)) == RESULT
+    [child] = children()
+    monkeypatch.setattr(parquet_module, "LONGEST_S", 0.01)
+    async with reader._turn:
+        with pytest.raises(Overloaded, match="being read"):
+            await reader.read(SMALL)
+    monkeypatch.undo()
+    assert json.loads(await reader.read(SMALL)) == RESULT
+    assert children() == [child]
+
+
 async def test_a_child_that_was_killed_is_replaced_by_the_next_file(reader):
     await reader.read(SMALL)
     os.kill(children()[0].pid, signal.SIGKILL)

@@ -83,7 +83,7 @@ class FrameReader(Protocol):
         Raises:
             InvalidRequest: It is no Parquet file.
             RequestTooLarge: It holds more than is read.
-            Overloaded: This machine has no room for what reads them.
+            Overloaded: Too many are being read, or this machine has no room for what reads them.
         """
         ...
 

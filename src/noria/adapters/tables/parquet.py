@@ -40,22 +40,15 @@ class ParquetReader:
         self._turn = asyncio.Lock()
 
     async def read(self, body: bytes) -> bytes:
-        async with self._turn:
-            try:
-                async with asyncio.timeout(LONGEST_S):
-                    kind, said = await self._ask(body)
-            except BaseException as error:
-                self._end()
-                if isinstance(error, TimeoutError):
-                    raise InvalidRequest(f"The file can't be read within {LONGEST_S:g} seconds.", _REMEDY) from None
-                if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
-                    raise InvalidRequest("Reading the Parquet file ended its reader.", _REMEDY) from None
-                if isinstance(error, OSError):
-                    raise Overloaded(
-                        f"Nothing can be started that reads Parquet: {error.strerror}.",
-                        "Send JSON, or come back later.",
-                    ) from error
-                raise
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Overloaded("Other Parquet files are being read.", "Send JSON, or come back later.") from None
+        try:
+            kind, said = await self._in_turn(body)
+        finally:
+            self._turn.release()
         if kind == _FINE:
             return said
         raise (RequestTooLarge if kind == _TOO_LARGE else InvalidRequest)(said.decode(), _REMEDY)
@@ -65,6 +58,24 @@ class ParquetReader:
         self._end()
         if child is not None:
             await child.wait()
+
+    async def _in_turn(self, body: bytes) -> tuple[int, bytes]:
+        """What the child says of a file; a child that says nothing in time is ended."""
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                return await self._ask(body)
+        except BaseException as error:
+            self._end()
+            if isinstance(error, TimeoutError):
+                raise InvalidRequest(f"The file can't be read within {LONGEST_S:g} seconds.", _REMEDY) from None
+            if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+                raise InvalidRequest("Reading the Parquet file ended its reader.", _REMEDY) from None
+            if isinstance(error, OSError):
+                raise Overloaded(
+                    f"Nothing can be started that reads Parquet: {error.strerror}.",
+                    "Send JSON, or come back later.",
+                ) from error
+            raise
 
     async def _ask(self, body: bytes) -> tuple[int, bytes]:
         if self._child is not None:
