@@ -113,6 +113,7 @@ REPLIES: dict[str, Schema] = {
     "Ready": thing(
         ("status", "revision", "endpoints", "warnings"), status=TEXT, revision={"type": "integer"},
         stale_since={"type": ["string", "null"]}, endpoints=many(TEXT), warnings=many(TEXT), problems=many(TEXT),
+        breakers={"type": "object", "additionalProperties": TEXT},
     ),
     "Model": thing(("id", "object"), id=TEXT, object=TEXT, created={"type": "integer"}, owned_by=TEXT),
     "Models": thing(("object", "data"), object=TEXT, data=many(ref("Model"))),
