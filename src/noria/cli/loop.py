@@ -44,7 +44,9 @@ def up(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on.", show_default="server.host")
     ] = "",
-    port: Annotated[int, typer.Option(metavar="N", help="Port; 0 picks a free one.", show_default="server.port")] = -1,
+    port: Annotated[
+        int, typer.Option(metavar="N", max=65535, help="Port; 0 picks a free one.", show_default="server.port")
+    ] = -1,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Run MLflow's own server too.")] = False,
 ) -> None:
     """Run the project: API, worker, model servers.
