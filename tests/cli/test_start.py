@@ -139,3 +139,9 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys, noria.cli; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_port_that_no_machine_has_is_refused(project: Path) -> None:
+    refused = CliRunner().invoke(app, ["up", "--project", str(project), "--port", "99999"])
+    assert refused.exit_code == 2
+    assert "less than or equal to 65535" in refused.output

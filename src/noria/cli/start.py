@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +46,7 @@ def init(
         err(f"{'written' if is_new else 'kept':8} {path}")
     for install in missing if with_llm else []:
         err(f"first    pip install {install}")
-    err(f"\nNext: {'' if folder.resolve() == Path.cwd() else f'cd {folder} && '}noria up")
+    err(f"\nNext: {'' if folder.resolve() == Path.cwd() else f'cd {shlex.quote(str(folder))} && '}noria up")
     err("The messages in data/messages.csv are synthetic: put your own in their place before you trust a number.")
 
 
