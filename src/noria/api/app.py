@@ -22,7 +22,7 @@ from noria.api.console.history import ReadDrift
 from noria.api.control import Control
 from noria.api.feedback import FeedbackDesk
 from noria.api.inference import Inference
-from noria.api.messages import CallerLeft, Message, Receive, Request, Scope, Send
+from noria.api.messages import CallerLeft, Message, Receive, Request, Room, Scope, Send
 from noria.api.metrics import Metrics
 from noria.api.openapi import Description
 from noria.api.pool import Pool
@@ -67,6 +67,7 @@ class App:
         self._lifetime = lifetime
         self._new_id = new_id
         self._door = door
+        self._room = Room()
 
     @property
     def addresses(self) -> list[str]:
@@ -82,11 +83,13 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifetime.run(receive, send)
         elif scope["type"] == "http":
-            request = Request(scope, receive, self._new_id())
+            request = Request(scope, receive, self._new_id(), self._room)
             try:
                 await self._answer(request, scope, receive, send)
             except CallerLeft:
                 return
+            finally:
+                request.let_go()
 
     async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         if (error := self._door.refusal(request)) is not None:

@@ -75,7 +75,7 @@ class FeedbackDesk:
 
     async def _read(self, request: Request) -> Sequence[Entry]:
         server = self._router.project.server
-        body = await request.body(server.max_body_bytes, server.slow_client.total_seconds())
+        body = await request.body(server.max_body_bytes, server.slow_client.total_seconds(), server.max_bodies_bytes)
         bodies.check_media(request.header(b"content-type"))
         value = bodies.load(body)
         items = value if isinstance(value, list) else [value]

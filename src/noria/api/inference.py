@@ -48,7 +48,9 @@ class Inference:
             return
         try:
             server = self._router.project.server
-            body = await request.body(server.max_body_bytes, server.slow_client.total_seconds())
+            body = await request.body(
+                server.max_body_bytes, server.slow_client.total_seconds(), server.max_bodies_bytes
+            )
             parquet = form is Form.INVOCATIONS and request.header(b"content-type").lower().startswith(PARQUET)
             if parquet:
                 body = await self._frames.read(body)

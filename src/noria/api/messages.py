@@ -6,7 +6,7 @@ from typing import Any
 
 from noria.adapters.uvicorn import LINE, Line, write_whole
 from noria.api.problems import RequestTimeout
-from noria.domain.errors import RequestTooLarge, UnsupportedMedia
+from noria.domain.errors import Overloaded, RequestTooLarge, UnsupportedMedia
 from noria.domain.key import ApiKey
 
 Message = MutableMapping[str, Any]
@@ -23,6 +23,24 @@ class CallerLeft(Exception):
     """The caller closed the connection before his request was complete."""
 
 
+class Room:
+    """Memory for bodies that come in pieces, of all requests of a process together: `max_requests` bounds only how many
+    there are."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def take(self, size: int, most: int) -> None:
+        """Take some of it, of at most that many bytes in all.
+
+        Raises:
+            Overloaded: There is no more.
+        """
+        if self.taken + size > most:
+            raise Overloaded(f"Bodies of {self.taken} bytes are being read already.", "Come back in a second.")
+        self.taken += size
+
+
 class Request:
     """A request whose body hasn't been read yet.
 
@@ -34,9 +52,11 @@ class Request:
         line: Its connection; None under another server's protocol.
     """
 
-    __slots__ = ("_headers", "_lines", "_receive", "id", "key", "line", "method", "path")
+    __slots__ = ("_headers", "_held", "_lines", "_receive", "_room", "id", "key", "line", "method", "path")
 
-    def __init__(self, scope: Scope, receive: Receive, id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, id: str, room: Room | None = None) -> None:
+        self._room = room or Room()
+        self._held = 0
         self.id = id
         self.key: ApiKey | None = None
         self.method: str = scope["method"]
@@ -60,14 +80,16 @@ class Request:
         """The same, as it was sent."""
         return self._headers.get(name, b"")
 
-    async def body(self, most: int, slow_s: float) -> bytes:
+    async def body(self, most: int, slow_s: float, most_together: int) -> bytes:
         """The whole body.
 
         Args:
             most: Bytes to accept; no more than that is ever held.
             slow_s: How long it may take to arrive, in seconds.
+            most_together: Bytes that all requests' bodies may hold which come in pieces, until `let_go`.
 
         Raises:
+            Overloaded: They hold so much already.
             RequestTooLarge: It is longer. What follows has been listened to and forgotten, so that the caller, who may
                 still be sending, gets to hear the answer.
             RequestTimeout: It did not arrive in time.
@@ -77,45 +99,56 @@ class Request:
         if self.header(b"content-encoding") not in ("", "identity"):
             raise UnsupportedMedia("Compressed bodies can't be read.", "Send the body without Content-Encoding.")
         if self.line is not None and self.line.whole:
-            body, more = await self._read(most)
+            body, more = await self._read(most, most_together)
         else:
-            body, more = await self._arriving(most, slow_s)
+            body, more = await self._arriving(most, slow_s, most_together)
         if body is None:
             await self._discard(more)
             raise _too_large(most)
         return body
+
+    def let_go(self) -> None:
+        """The request is over, and its body with it."""
+        self._room.taken -= self._held
+        self._held = 0
 
     async def gone(self) -> None:
         """Return when the caller has closed the connection; to be called once the body is read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _arriving(self, most: int, slow_s: float) -> tuple[bytes | None, bool]:
+    async def _arriving(self, most: int, slow_s: float, most_together: int) -> tuple[bytes | None, bool]:
         """The same as `_read` of a body that may not be there yet, or is said to be too long."""
         declared = self.header(b"content-length")
         if declared.isdigit() and int(declared) > most:
             return None, self.header(b"expect").lower() != "100-continue"
         try:
             async with asyncio.timeout(slow_s):
-                return await self._read(most)
+                return await self._read(most, most_together)
         except TimeoutError:
             raise RequestTimeout(
                 f"The body did not arrive within {slow_s:g} seconds.", "Send it again, faster."
             ) from None
 
-    async def _read(self, most: int) -> tuple[bytes | None, bool]:
+    async def _read(self, most: int, most_together: int) -> tuple[bytes | None, bool]:
         """The body, None if it is too long; and whether more of it follows."""
         first = await self._next()
         body, more = first.get("body", b""), first.get("more_body", False)
         if not more and len(body) <= most:
             return bytes(body), False
         pieces, size = [body], len(body)
+        self._hold(size, most_together)
         while more and size <= most:
             message = await self._next()
             pieces.append(message.get("body", b""))
+            self._hold(len(pieces[-1]), most_together)
             size += len(pieces[-1])
             more = message.get("more_body", False)
         return (b"".join(pieces) if size <= most else None), more
+
+    def _hold(self, size: int, most_together: int) -> None:
+        self._room.take(size, most_together)
+        self._held += size
 
     async def _discard(self, more: bool) -> None:
         """If more of the body follows, listen to it for a while and keep nothing of it."""

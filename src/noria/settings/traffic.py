@@ -20,6 +20,9 @@ class Server(Strict):
     port: int = Field(8480, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     processes: int = Field(1, ge=1, le=64, description="API processes that share the port.")
     max_body_bytes: int = Field(10_000_000, ge=1024, description="Longest request body that is accepted.")
+    max_bodies_bytes: int = Field(
+        500_000_000, ge=1024, description="Bytes of long bodies that one API process holds at a time."
+    )
     max_header_bytes: int = Field(65_536, ge=1024, description="Longest request line and headers together.")
     max_requests: int = Field(1000, ge=1, description="Requests that one API process holds at a time.")
     max_streams: int = Field(500, ge=1, description="Streams that one API process holds at a time.")
