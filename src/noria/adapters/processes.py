@@ -36,12 +36,16 @@ def answers(url: str, path: str = "/health", timeout_s: float = 2) -> bool:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; `host` is its path."""
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)  # a path may hold what no host's name may: blanks, colons
+        self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self.host)
+        self.sock.connect(self._path)
 
 
 def birth(pid: int) -> str | None:

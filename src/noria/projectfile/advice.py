@@ -19,6 +19,7 @@ _PATTERNS = {
     "with a letter or digit at both ends",
     r"^\d{4}-\d{2}-\d{2}$": "write a date as YYYY-MM-DD",
     r"^https?://[^\s?#]+$": "write an address such as https://api.openai.com",
+    r"^(https?://[^\s?#]+)?$": "write an address such as http://127.0.0.1:4318",
     "^/": "write a path that begins with /",
 }
 """What a pattern of the schema means to a person."""
