@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from fakes.credentials import FixedCredentials
@@ -275,6 +276,17 @@ def test_a_server_that_nobody_owns_ends_by_itself(make: Make) -> None:
     host = make(orphan_after_s=1)
     host.start(version())
     until(lambda: host.running() == {})
+
+
+def test_a_server_is_not_told_what_only_noria_has_to_know(make: Make, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("UPSTREAM_KEY", "a secret")
+    monkeypatch.setenv("HARMLESS", "for all to know")
+    host = make(secrets={"UPSTREAM_KEY"})
+    host.start(version())
+    note = json.loads((tmp_path / "run" / "triage-1.json").read_text())
+    told = psutil.Process(note["pid"]).environ()
+    assert told["HARMLESS"] == "for all to know"
+    assert "UPSTREAM_KEY" not in told
 
 
 def test_options_of_a_gguf_model_come_from_its_tags(make: Make, tmp_path: Path) -> None:

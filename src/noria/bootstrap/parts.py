@@ -93,6 +93,7 @@ def host(settings: Settings, models: ModelRegistry, store: StateStore) -> "Proje
         trusts=lambda version, files: trusts(store, version, files),
         command=lambda checksum: store.get(CommandLine, checksum),
         folder=settings.root,
+        secrets=settings.secrets,
     )
     return ProjectHost(local, ExternalHost(settings.run_dir / "external", lambda: settings.project.upstreams))
 

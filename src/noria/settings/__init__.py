@@ -61,6 +61,17 @@ def secret(variable: str) -> str:
     return os.environ.get(variable, "").strip()
 
 
+_SECRETS = frozenset(
+    {
+        "NORIA_STATE_URL",
+        "NORIA_WORKFLOWS_URL",
+        "NORIA_WEBHOOK_SECRET",
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+    }
+)
+
+
 def log_level() -> int:
     """How grave an event has to be for the processes' logs: what NORIA_LOG_LEVEL names, else information."""
     named = logging.getLevelNamesMapping()
@@ -155,6 +166,11 @@ class Settings(BaseModel):
         """Between two exports of metrics, seconds: OTEL_METRIC_EXPORT_INTERVAL, which counts milliseconds."""
         said = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "")
         return max(int(said) / 1000, 0.1) if said.isascii() and said.isdigit() else 60.0
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the environment variables that hold what only Noria itself has to know."""
+        return _SECRETS | {upstream.key for upstream in self.project.upstreams.values() if upstream.key}
 
     @property
     def azure_monitor(self) -> str:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -61,6 +61,7 @@ class LocalHost:
         trusts: Whether somebody answers for a version that is tagged so and for its files: a tag alone is anybody's.
         command: Checksum → the command that the project file named; None for one that it never did.
         folder: Where commands are run.
+        secrets: Environment variables that no model server is given; a command's own `environment` may name them anew.
         start_timeout_s: Longest time that a start may take.
         patience_s: How long a server that is there already may be silent before it is replaced.
         drain_s: Longest time that requests under way may take when a server is stopped.
@@ -75,6 +76,7 @@ class LocalHost:
         trusts: Callable[[ModelVersion, Path], bool] = lambda *_: False,
         command: Callable[[str], CommandLine | None] = lambda _: None,
         folder: Path | None = None,
+        secrets: Collection[str] = (),
         start_timeout_s: float = 120,
         patience_s: float = 30,
         drain_s: float = 30,
@@ -86,6 +88,7 @@ class LocalHost:
         self._trusts = trusts
         self._command = command
         self._folder = folder
+        self._secrets = secrets
         self._start_timeout_s = start_timeout_s
         self._patience_s = patience_s
         self._drain_s = drain_s
@@ -165,13 +168,14 @@ class LocalHost:
         return self._noted(Note(version.ref, process.pid, born, url, line.health, group=True))
 
     def _popen(self, ref: str, command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        public = {name: value for name, value in os.environ.items() if name not in self._secrets}
         with self._file(ref, "log").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | environment,
+                env=public | dict(environment),
                 cwd=self._folder,
                 start_new_session=True,
             )
