@@ -1,5 +1,6 @@
 """Read the log: `noria records tail`, `noria records query`, `noria records export`."""
 
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -73,6 +74,7 @@ def tail(
     if follower is None:
         _print(found.num_rows, rows, [name for name in found.column_names if name != ID], json)
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background processes begin without one
     for row in rows:
         _line(row, json)
     while True:
