@@ -52,21 +52,17 @@ def records(settings: Settings) -> RecordStore:
 def log(settings: Settings) -> "Log":
     """The log as people read it: the tables, and what is on its way to them."""
     from noria.adapters.spool.reader import looking, waiting
-    from noria.adapters.tables.delta import DeltaStore
     from noria.serving.log.records import Log
 
-    return Log(
-        lambda: looking(settings.spool_dir), DeltaStore(settings.tables_dir), lambda: waiting(settings.spool_dir)
-    )
+    return Log(lambda: looking(settings.spool_dir), records(settings), lambda: waiting(settings.spool_dir))
 
 
 def follower(settings: Settings) -> "Follower":
     """Sees what comes into the log from now on."""
     from noria.adapters.spool.reader import looking
-    from noria.adapters.tables.delta import DeltaStore
     from noria.serving.log.following import Follower
 
-    return Follower(lambda: looking(settings.spool_dir), DeltaStore(settings.tables_dir))
+    return Follower(lambda: looking(settings.spool_dir), records(settings))
 
 
 def registry(settings: Settings) -> ModelRegistry:
