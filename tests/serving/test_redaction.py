@@ -21,7 +21,7 @@ prose = st.text(st.sampled_from(string.ascii_letters + " ,.!?'\n"), max_size=60)
 anything = st.text(max_size=80)
 awkward = st.text(st.sampled_from('@.+-() 0123456789ab:/=_sk\\"[]'), max_size=60)
 jsons = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | anything | emails,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | anything | emails,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(anything | emails, inner, max_size=4),
     max_leaves=12,
 )
@@ -170,6 +170,11 @@ def test_no_email_survives_in_json_however_it_is_written(email, in_key):
         clean = REDACTOR.json(body.encode())
         assert email not in str(json.loads(clean))
         assert "@" not in str(json.loads(clean))
+
+
+def test_what_is_no_json_is_redacted_anywhere():
+    clean, codes = REDACTOR.body(b'{"pay": [4111111111111111], "at": Infinity}')
+    assert (clean, codes) == (b'{"pay": [[card]], "at": Infinity}', ("REDACTED_CARD",))
 
 
 def test_what_is_not_touched_stays_byte_for_byte():

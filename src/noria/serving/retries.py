@@ -5,7 +5,7 @@
 | the request never reached it | until patience ends |
 | a server of ours says 503: it is loading, or full | until patience ends |
 | a service elsewhere says 429 or 503 | after the time that it asks for, if that is short; up to `tries` |
-| it broke off, took longer than a try may, or a proxy says so (502, 504) | once, up to `tries` |
+| it broke off, took longer than a try may, or a proxy says so (502, 504) | once, up to `tries`; one of ours is given a moment to die |
 | it answered anything else | never |
 
 Predicting changes nothing, so a request may be sent twice; but one that broke off may be what killed the server, so it
@@ -22,6 +22,9 @@ from noria.serving.replies import Garbage
 
 FIRST_PAUSE_S = 0.025
 LONGEST_PAUSE_S = 1.0
+DYING_S = 0.1
+"""How long a server of ours that broke off is left alone at least, seconds: a process that dies closes what it has open
+one after the other, and takes connections, for a moment more, that it won't answer."""
 LONGEST_WAIT_S = 5.0
 """The longest time that a service may ask us to wait and we do, seconds; the caller hears of any longer one."""
 TOO_MANY, UNAVAILABLE = 429, 503
@@ -94,7 +97,7 @@ class Tries:
         if self._broke_off or not (failed.status in _BEHIND_IT or _no_answer(failed)):
             return None
         self._broke_off = True
-        wait_s = self._backoff()
+        wait_s = self._backoff() + (DYING_S if self._ours else 0.0)
         return wait_s if now + wait_s < self._deadline else None
 
     def _backoff(self) -> float:
