@@ -5,7 +5,7 @@
 | the request never reached it | until patience ends |
 | a server of ours says 503: it is loading, or full | until patience ends |
 | a service elsewhere says 429 or 503 | after the time that it asks for, if that is short; up to `tries` |
-| it broke off, took longer than a try may, or a proxy says so (502, 504) | once, up to `tries`; one of ours is given a moment to die |
+| it broke off, took longer than a try may, or a proxy says so (502, 504) | once, up to `tries`; ours after a moment |
 | it answered anything else | never |
 
 Predicting changes nothing, so a request may be sent twice; but one that broke off may be what killed the server, so it
