@@ -5,9 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noria.domain.errors import InvalidData
 from noria.evaluation.sequential import (
+    SCORE_STEPS,
     bet,
+    bet_counts,
+    detect_counts,
     e_bh,
+    log_detector,
     log_e_bets,
     log_e_block,
     log_e_path,
@@ -117,6 +122,76 @@ def test_no_scores_change_nothing():
 def test_perfect_scores_never_are_evidence_and_infinite_ones_are_clipped():
     assert capital(np.ones(1000), 0.9).max() <= 1e-12
     assert bet(no_bets(), [math.inf, -math.inf], 0.5) == bet(no_bets(), [1, 0], 0.5)
+
+
+def on_grid(scores):
+    """Counts of scores that are rounded up to the grid."""
+    return np.bincount(np.ceil(np.asarray(scores) * SCORE_STEPS - 1e-9).astype(int), minlength=SCORE_STEPS + 1)
+
+
+@given(st.lists(st.integers(0, SCORE_STEPS), max_size=60), st.floats(0, 1), st.integers(0, 60), st.randoms())
+def test_counted_scores_give_the_identical_state_for_any_partition_in_any_order(steps, floor, cut, chance):
+    whole = bet_counts(no_bets(), np.bincount(steps, minlength=SCORE_STEPS + 1), floor)
+    mixed = list(steps)
+    chance.shuffle(mixed)
+    parts = [np.bincount(np.array(part, int), minlength=SCORE_STEPS + 1) for part in (mixed[:cut], mixed[cut:])]
+    assert bet_counts(no_bets(), parts[1] + parts[0], floor) == whole
+    assert whole == pytest.approx(bet(no_bets(), np.array(steps) / SCORE_STEPS, floor), abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0, 1))
+def test_rounding_scores_up_never_adds_evidence(scores, floor):
+    counted = bet_counts(no_bets(), on_grid(scores), floor)
+    assert log_e_bets(counted) <= log_e_bets(bet(no_bets(), scores, floor)) + 1e-6
+
+
+def test_missing_scores_are_no_scores_and_too_few_points_are_refused():
+    counts = np.append(np.zeros(SCORE_STEPS + 1, int), 7)
+    assert bet_counts(no_bets(), counts, 0.8) == no_bets()
+    assert detect_counts((), counts, 0.8) == ()
+    with pytest.raises(InvalidData, match="201 points"):
+        bet_counts(no_bets(), [1, 2, 3], 0.8)
+
+
+def test_a_billion_scores_are_counted_without_losing_their_evidence():
+    counts = np.zeros(SCORE_STEPS + 1, np.int64)
+    counts[[0, -1]] = 250_000_000, 750_000_000
+    state = bet_counts(no_bets(), counts, 0.8)
+    assert all(math.isfinite(c) for c in state)
+    assert log_e_bets(state) > 1e6
+    assert log_e_bets(bet_counts(no_bets(), counts, 0.5)) <= 0
+
+
+def detected(rng, shares, arl, per=50):
+    """The look at which the detector alarms, None if it doesn't; one window of correct answers for each share."""
+    state = ()
+    for look, share in enumerate(shares, 1):
+        state = detect_counts(state, on_grid(rng.random(per) < share), 0.8)
+        if log_detector(state) >= math.log(arl):
+            return look
+    return None
+
+
+def test_the_detector_runs_as_long_as_it_promises_before_a_false_alarm(rng):
+    """Streams are cut off at three times the promise, which only makes the mean smaller."""
+    arl = 2500
+    runs = [(detected(rng, [0.8] * (3 * arl // 50), arl) or 3 * arl // 50) * 50 for _ in range(100)]
+    assert np.mean(runs) >= arl
+
+
+def test_the_detector_is_as_quick_after_good_years_as_at_the_beginning(rng):
+    def delay(good):
+        return detected(rng, [0.82] * good + [0.55] * 100, 100_000) - good
+
+    assert np.median([delay(0) for _ in range(20)]) <= 4
+    assert np.median([delay(200) for _ in range(20)]) <= 4
+
+
+def test_the_detector_begins_at_nothing_and_sums_bets_that_begin_with_each_score():
+    assert log_detector(()) == -math.inf
+    first = detect_counts((), on_grid([1.0] * 3), 1.0)
+    assert log_detector(first) < math.log(3)
+    assert log_detector(detect_counts((), on_grid([0.5] * 3), 0.5)) == pytest.approx(math.log(3))
 
 
 # --- canary
