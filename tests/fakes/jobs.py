@@ -51,3 +51,12 @@ def wait(file: str, seconds: float) -> dict[str, Any]:
     Path(file).write_text(str(os.getpid()))
     time.sleep(seconds)
     return {}
+
+
+def note(file: str, fail: bool = False) -> dict[str, Any]:
+    """Leave a mark in a file that many processes write."""
+    with Path(file).open("a") as marks:
+        marks.write("x")
+    if fail:
+        raise InvalidData("Part is bad.", "Mend it.")
+    return {}

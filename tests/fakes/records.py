@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import TemporaryDirectory, mkdtemp
+from weakref import finalize
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +46,16 @@ class MemoryRecords:
         if until is not None:
             found = found.filter(time < _instant(until))
         return found.select(columns) if columns is not None else found
+
+    def parts(self, table, endpoint, since, until, most_bytes):
+        """Of the rows as they are now, in files that are there as long as this store is."""
+        rows = self._at(table, None)
+        folder = mkdtemp(prefix="noria-")
+        finalize(self, rmtree, folder, ignore_errors=True)
+        store = DeltaStore(folder)
+        if rows.num_rows:
+            store.append(table, rows, "memory", 1)
+        return store.parts(table, endpoint, since, until, most_bytes)
 
     def query(self, sql: str) -> pa.Table:
         return self.view().query(sql)

@@ -83,6 +83,74 @@ def test_a_closed_engine_takes_no_job(engine: ComputeEngine) -> None:
     engine.close()
     with pytest.raises(NoriaError, match="closed"):
         engine.run(job("add", a=1, b=1))
+    with pytest.raises(NoriaError, match="closed"):
+        next(engine.map(job("add", a=1), [{"b": 1}]))
+
+
+# --- many parts ---
+
+
+def test_a_job_is_run_once_for_each_part_and_each_result_is_given(engine: ComputeEngine) -> None:
+    results = list(engine.map(job("add", a=100), [{"b": n} for n in range(10)]))
+    assert sorted(result["sum"] for result in results) == list(range(100, 110))
+
+
+def test_no_parts_give_no_results(engine: ComputeEngine) -> None:
+    assert list(engine.map(job("add", a=1), [])) == []
+
+
+def test_what_a_part_says_comes_before_what_the_job_says(engine: ComputeEngine) -> None:
+    assert list(engine.map(job("echo", a=1, b=(1,)), [{"a": 2}])) == [{"a": 2, "b": [1]}]
+
+
+def test_the_error_of_a_part_is_raised_as_it_was_there_and_ends_the_map(engine: ComputeEngine, tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    parts = [{"file": str(file), "fail": True} for _ in range(100)]
+    results = engine.map(job("note"), parts)
+    with pytest.raises(InvalidData) as caught:
+        next(results)
+    assert (caught.value.problem, caught.value.remedy) == ("Part is bad.", "Mend it.")
+    assert list(results) == []
+    assert len(file.read_text()) < 50
+    assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+def test_a_map_begins_when_its_first_result_is_asked_for(engine: ComputeEngine, tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    engine.map(job("note"), [{"file": str(file)}])
+    assert not file.exists()
+
+
+def test_a_map_that_is_closed_begins_no_further_part(engine: ComputeEngine, tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    results = engine.map(job("note"), [{"file": str(file)} for _ in range(100)])
+    next(results)
+    results.close()
+    begun = len(file.read_text())
+    assert begun < 50
+    assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
+    assert len(file.read_text()) == begun
+
+
+def test_results_wait_to_be_asked_for(engine: ComputeEngine, tmp_path: Path) -> None:
+    """Otherwise memory would grow with the parts while their results are added up."""
+    file = tmp_path / "begun"
+    results = engine.map(job("note"), [{"file": str(file)} for _ in range(200)])
+    for _ in range(3):
+        next(results)
+    assert len(file.read_text()) < 100
+    assert len(list(results)) == 197
+    assert len(file.read_text()) == 200
+
+
+def test_another_job_runs_between_the_parts_of_a_map(engine: ComputeEngine) -> None:
+    results = engine.map(job("add", a=1), [{"b": n} for n in range(50)])
+    next(results)
+    assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
+    assert len(list(results)) == 49
+
+
+# --- the local one ---
 
 
 def test_one_warm_process_runs_all_jobs_and_gives_way_to_others(local: LocalCompute) -> None:
@@ -168,3 +236,21 @@ def _alive(pid: int) -> bool:
 
 def _running(local: LocalCompute) -> bool:
     return local._child is not None and local._child.alive()
+
+
+@pytest.mark.chaos
+def test_a_job_that_is_interrupted_is_stopped_and_its_result_is_nobody_elses(local: LocalCompute) -> None:
+    before = local.run(job("pid"))["pid"]
+    timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        local.run(job("wait", file=os.devnull, seconds=60))
+    until(lambda: not _alive(before))
+    assert local.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+@pytest.mark.chaos
+def test_a_part_whose_process_dies_is_an_error_and_the_next_map_runs(local: LocalCompute) -> None:
+    with pytest.raises(NoriaError, match="memory"):
+        list(local.map(job("die"), [{}, {}]))
+    assert list(local.map(job("add", a=1), [{"b": 1}])) == [{"sum": 2}]

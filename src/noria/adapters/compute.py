@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from noria.adapters.codec import error_from_json, error_to_json
@@ -40,13 +40,22 @@ class LocalCompute:
         request = json.dumps({"function": job.function, "arguments": dict(job.arguments)})
         with self._turn:
             child = self._warm_child()
-            reply = child.ask(request)
+            try:
+                reply = child.ask(request)
+            except BaseException:  # an interrupt: what the child says later would be taken for another job's result
+                child.kill()
+                raise
             if reply is None:
                 raise self._death(job, child.kill())
         if "error" in reply:
             raise error_from_json(reply["error"])
         value: Mapping[str, Any] = reply["value"]
         return value
+
+    def map(self, job: JobSpec, parts: Sequence[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
+        """See `ports.ComputeEngine`: one part after the other, in order."""
+        for part in parts:
+            yield self.run(JobSpec(job.function, {**job.arguments, **part}))
 
     def close(self) -> None:
         """Kill the child, with the job it is running."""

@@ -1,9 +1,9 @@
 """The seams of the log: spools on this machine, and the tables that they are shipped to."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from noria.domain.inference import Entry
 
@@ -127,6 +127,60 @@ class RecordView(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFile:
+    """A Parquet file of a table.
+
+    Attributes:
+        path: Below the table's root.
+        size: Bytes on disk.
+        partition: Values of the columns that the file itself doesn't hold, as the table's log writes them.
+    """
+
+    path: str
+    size: int
+    partition: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some of a table's files at one version, and which of their rows are meant: what one task reads.
+
+    Attributes:
+        table: The table's name.
+        root: Path or URL of its folder.
+        snapshot: Version of the table.
+        files: None is in two parts of the same call.
+        endpoint: Whose rows.
+        since: Their time, included.
+        until: Their time, excluded.
+    """
+
+    table: str
+    root: str
+    snapshot: int
+    files: tuple[PartFile, ...]
+    endpoint: str
+    since: datetime
+    until: datetime
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        times = {"since": self.since.isoformat(), "until": self.until.isoformat()}
+        return asdict(self) | times | {"files": [asdict(file) for file in self.files]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Part":
+        """What `to_json` gave."""
+        times = {name: datetime.fromisoformat(values[name]) for name in ("since", "until")}
+        return cls(**{**values, **times, "files": tuple(PartFile(**file) for file in values["files"])})
+
+
 class RecordStore(Protocol):
     """The tables: inference, feedback, profile_metrics, drift_metrics, dead_letter."""
 
@@ -151,6 +205,25 @@ class RecordStore(Protocol):
         """Rows of a table, filtered by endpoint and by its time column (`since` included, `until` excluded).
 
         An absent table is an empty one with the right columns. `snapshot` reads an older table version.
+        """
+        ...
+
+    def parts(self, table: str, endpoint: str, since: datetime, until: datetime, most_bytes: int) -> Sequence[Part]:
+        """What a scan would read, cut for many tasks: the files of the table's current version, oldest first.
+
+        Files that hold none of the rows are left out as far as the table's log tells. What is appended or deleted
+        later changes nothing, and the files stay until they are tidied away, hours later.
+
+        Args:
+            table: Which table.
+            endpoint: Whose rows.
+            since: From when, included.
+            until: Until when, excluded.
+            most_bytes: Bytes on disk that a part may have; a larger file is a part of its own.
+
+        Raises:
+            InvalidRequest: The table is not one whose files hold its rows as they are (deletion vectors, renamed
+                columns).
         """
         ...
 

@@ -1,6 +1,6 @@
 """The seams of the loop's work: jobs, trainers, durable workflows, and who is told of alerts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,24 @@ class ComputeEngine(Protocol):
 
         Raises:
             NoriaError: The job's own, as it was raised there.
+        """
+        ...
+
+    def map(self, job: JobSpec, parts: Sequence[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
+        """Run a job once for each part, and give each result as soon as it is there: one a part, in any order.
+
+        Nothing begins before the first result is asked for, and only as many results wait as parts are worked on at
+        a time, so that memory doesn't grow with the parts. Who counts results knows how far it is.
+
+        After an error, and when the generator is closed or dropped, no further part begins, and what is under way is
+        stopped or its result is dropped. Other jobs run in between: a map holds the engine for a part at a time.
+
+        Args:
+            job: What to run.
+            parts: Arguments of their own, JSON each; they come before those of the job.
+
+        Raises:
+            NoriaError: That of the first part that failed, as it was raised there.
         """
         ...
 

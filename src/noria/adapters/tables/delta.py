@@ -24,8 +24,10 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from noria.adapters.tables.parts import cut
 from noria.adapters.tables.view import DeltaView, absent, conditions, scanned
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
+from noria.ports import Part
 from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
 
 _LONG: Final = {
@@ -99,6 +101,10 @@ class DeltaStore:
     ) -> pa.Table:
         handle = self._open(table, snapshot)
         return scanned(table, handle, columns, *conditions(table, endpoint, since, until))
+
+    def parts(self, table: str, endpoint: str, since: datetime, until: datetime, most_bytes: int) -> Sequence[Part]:
+        handle = self._open(table)
+        return [] if handle is None else cut(handle, table, self._uri(table), endpoint, since, until, most_bytes)
 
     def view(self) -> DeltaView:
         return DeltaView(self._open)
