@@ -16,7 +16,7 @@ from noria.projectfile import (
     parse_project,
     parse_yaml,
 )
-from noria.settings import Policy, Project
+from noria.settings import Policy, Project, Span
 
 GOOD = """\
 project: shop
@@ -282,3 +282,56 @@ def test_what_callers_are_known_by_is_a_key_or_a_header(sticky: str, fine: bool)
         parse_project(text, Path())
     else:
         assert "sticky" in problem_of(text)
+
+
+# --- monitors ---
+
+
+def watched_as(monitors: str) -> str:
+    return f"{GOOD}    monitors: {{{monitors}}}\n"
+
+
+@pytest.mark.parametrize(
+    "monitors",
+    [
+        "watch: [text, quality]",
+        "watch: [input_length, error, feature.age, output_refusal]",
+        "slices: [requester, model, metadata.team, prediction, feature.plan]",
+        "window: 1h, granularities: [1d, 30d]",
+        "baseline: first",
+        "baseline: {since: 2026-01-01T00:00:00Z, until: 2026-02-01}",
+        "floors: {quality: 0.8, error: 0.02}",
+    ],
+)
+def test_monitors_may_watch_any_observed_column_in_slices_and_longer_windows(monitors: str, tmp_path: Path) -> None:
+    parse_project(watched_as(monitors), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("monitors", "said"),
+    [
+        ("watch: [tone]", "tone can't be watched: write text, length, prediction, quality, feature.NAME or one of"),
+        ("watch: [feature.]", "feature. can't be watched"),
+        ("watch: [text, text]", "name each only once"),
+        ("watch: [text, input]", "text is input, length is input_length"),
+        ("slices: [execution_duration_ms]", "is no slice: write requester, model, metadata.KEY"),
+        ("window: 1h, granularities: [90m]", "write whole multiples of window"),
+        ("window: 1h, granularities: [1h]", "write whole multiples of window"),
+        ("baseline: last", "training"),
+        ("baseline: {since: 2026-02-01, until: 2026-01-01}", "until lies after its since"),
+        ("floors: {input_length: 0.5}", "input_length has no floor: write quality or one of"),
+        ("floors: {quality: 80}", "80 won't do; write 1 or less"),
+    ],
+)
+def test_a_monitor_that_cannot_be_is_said_plainly(monitors: str, said: str) -> None:
+    assert said in problem_of(watched_as(monitors))
+
+
+def test_a_span_without_a_time_zone_is_in_utc(tmp_path: Path) -> None:
+    text = watched_as("baseline: {since: 2026-01-01, until: 2026-01-02T01:00:00+01:00}")
+    baseline = parse_project(text, tmp_path).project.endpoints["triage"].monitors.baseline
+    assert isinstance(baseline, Span)
+    assert [baseline.since.isoformat(), baseline.until.isoformat()] == [
+        "2026-01-01T00:00:00+00:00",
+        "2026-01-02T00:00:00+00:00",
+    ]

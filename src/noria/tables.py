@@ -87,6 +87,17 @@ _SLICE = [
     ("data_type", pa.string()),
 ]
 
+MONITOR_STATES = pa.schema(
+    [
+        *_SLICE,
+        ("summed", pa.bool_()),  # from the states of shorter windows, not from records
+        ("cells", pa.string()),  # digest of the frozen cells that the values were counted in; null for none
+        ("count", pa.int64()),
+        ("state", pa.binary()),
+    ]
+)
+"""What monitors know of each window, model, slice and column: counts and sketches, which merge by addition."""
+
 PROFILE_METRICS = pa.schema(
     [
         *_SLICE,
@@ -148,6 +159,7 @@ SCHEMAS = {
     "inference": INFERENCE,
     "feedback": FEEDBACK,
     "dead_letter": DEAD_LETTER,
+    "monitor_states": MONITOR_STATES,
     "profile_metrics": PROFILE_METRICS,
     "drift_metrics": DRIFT_METRICS,
 }
@@ -155,6 +167,7 @@ TIME_COLUMN = {
     "inference": "request_time",
     "feedback": "feedback_time",
     "dead_letter": "found_time",
+    "monitor_states": "window.start",
     "profile_metrics": "window.start",
     "drift_metrics": "window.start",
 }

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noria.adapters.tables.delta import DeltaStore
+from noria.adapters.tables.view import meant
 from noria.domain.errors import InvalidRequest
+from noria.ports import Where
 from noria.tables import SCHEMAS, TIME_COLUMN
 
 
@@ -30,6 +32,21 @@ class MemoryRecords:
             return False
         assert rows.schema.equals(SCHEMAS[table])
         self._versions[table].append(pa.concat_tables([self._at(table, None), rows]))
+        self._applications[table, app_id] = version
+        return True
+
+    def replace(self, table: str, rows: pa.Table, where: Where, app_id: str, version: int) -> bool:
+        if table in self.fail:
+            self.fail.discard(table)
+            raise InvalidRequest(f"{table} refuses.", "Try again.")
+        if rows.filter(meant(table, where)).num_rows != rows.num_rows:
+            raise InvalidRequest(f"Rows of {table} lie outside what they replace.", "Replace the span they are of.")
+        if self.last_version(table, app_id) >= version:
+            return False
+        assert rows.schema.equals(SCHEMAS[table])
+        kept = self._at(table, None)
+        kept = kept.filter(pc.invert(pc.coalesce(meant(table, where), pc.scalar(False))))
+        self._versions[table].append(pa.concat_tables([kept, rows]))
         self._applications[table, app_id] = version
         return True
 

@@ -14,6 +14,7 @@ from noria.adapters.tables import delta
 from noria.adapters.tables.delta import DeltaStore
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
 from noria.evaluation.statements import newest
+from noria.ports import Where
 from noria.tables import FEEDBACK, INFERENCE, PROFILE_METRICS, SCHEMAS
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -178,6 +179,92 @@ def test_an_endpoints_old_rows_are_deleted_and_no_others(store):
     assert store.append("inference", requests(-48), "a", 1) is False
 
 
+# --- replacing ---
+
+
+def profiles(*hours: float, endpoint: str = "triage", granularity: str = "1 hour", count: int = 1) -> pa.Table:
+    """Rows of the profile table for windows that begin so many hours after noon."""
+    starts = [NOON + timedelta(hours=hour) for hour in hours]
+    rows = [
+        {"window": {"start": start, "end": start + timedelta(hours=1)}, "endpoint": endpoint, "count": count}
+        | {"granularity": granularity, "monitor_version": 1}
+        for start in starts
+    ]
+    return pa.Table.from_pylist(rows, schema=PROFILE_METRICS)
+
+
+def span(since: float, until: float, endpoint: str = "triage", **equal) -> Where:
+    return Where(
+        endpoint=endpoint, since=NOON + timedelta(hours=since), until=NOON + timedelta(hours=until), equal=equal
+    )
+
+
+def counted(store, table: str = "profile_metrics") -> list[tuple]:
+    rows = store.scan(table).to_pylist()
+    hours = [(row["window"]["start"] - NOON) / timedelta(hours=1) for row in rows]
+    return sorted((row["endpoint"], hour, row["count"]) for row, hour in zip(rows, hours, strict=True))
+
+
+def test_rows_take_the_place_of_those_that_are_meant_and_of_no_others(store):
+    store.append("profile_metrics", profiles(0, 1, 2), "a", 1)
+    store.append("profile_metrics", profiles(1, granularity="1 day"), "a", 2)
+    store.append("profile_metrics", profiles(1, endpoint="o'neil"), "a", 3)
+    assert store.replace("profile_metrics", profiles(1, 1.5, count=7), span(1, 2, granularity="1 hour"), "m", 1)
+    triage = [("triage", 0, 1), ("triage", 1, 1), ("triage", 1, 7), ("triage", 1.5, 7), ("triage", 2, 1)]
+    assert counted(store) == [("o'neil", 1, 1), *triage]
+    assert store.replace("profile_metrics", profiles(1, endpoint="o'neil", count=9), span(1, 2, "o'neil"), "m", 2)
+    assert counted(store) == [("o'neil", 1, 9), *triage]
+
+
+def test_rows_replace_nothing_where_nothing_is_and_nothing_replaces_rows(store):
+    assert store.replace("profile_metrics", profiles(3), span(3, 4), "m", 1) is True
+    assert store.replace("profile_metrics", profiles(), span(5, 6), "m", 2) is True
+    assert counted(store) == [("triage", 3, 1)]
+    assert store.replace("profile_metrics", profiles(), span(3, 4), "m", 3) is True
+    assert counted(store) == []
+
+
+def test_a_version_replaces_once(store):
+    assert store.replace("profile_metrics", profiles(0, count=1), span(0, 1), "m", 5) is True
+    assert store.replace("profile_metrics", profiles(0, count=2), span(0, 1), "m", 5) is False
+    assert store.replace("profile_metrics", profiles(0, count=2), span(0, 1), "m", 4) is False
+    assert counted(store) == [("triage", 0, 1)]
+    assert store.last_version("profile_metrics", "m") == 5
+    assert store.replace("profile_metrics", profiles(0, count=3), span(0, 1), "another", 1) is True
+    assert counted(store) == [("triage", 0, 3)]
+
+
+def test_rows_outside_what_they_replace_are_refused(store):
+    for rows in (profiles(2), profiles(1, endpoint="assistant"), profiles(1, granularity="1 day")):
+        with pytest.raises(InvalidRequest, match="outside"):
+            store.replace("profile_metrics", rows, span(1, 2, granularity="1 hour"), "m", 1)
+    assert counted(store) == []
+
+
+def test_rows_of_a_table_in_folders_are_replaced_too(store):
+    store.append("inference", requests(-0.5, 0, 11.5, 12, 36), "a", 1)
+    assert store.replace("inference", requests(1), span(0, 12), "m", 1) is True
+    assert ids(store.scan("inference")) == ["-0.5", "1", "12", "36"]
+
+
+def test_a_snapshot_holds_what_was_replaced_later(store):
+    store.append("profile_metrics", profiles(0), "a", 1)
+    before = store.snapshot("profile_metrics")
+    store.replace("profile_metrics", profiles(0, count=2), span(0, 1), "m", 1)
+    assert store.scan("profile_metrics", snapshot=before)["count"].to_pylist() == [1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(0, 9)), max_size=8))
+@settings(max_examples=20, deadline=None)
+def test_replacing_leaves_what_was_written_last(written):
+    store, last = MemoryRecords(), {}
+    for version, (begin, hours, count) in enumerate(written, 1):
+        rows = profiles(*range(begin, begin + hours), count=count)
+        store.replace("profile_metrics", rows, span(begin, begin + hours), "m", version)
+        last |= dict.fromkeys(range(begin, begin + hours), count)
+    assert counted(store) == sorted(("triage", hour, count) for hour, count in last.items())
+
+
 # --- views ---
 
 
@@ -283,6 +370,73 @@ def test_a_writer_that_slips_in_between_look_and_write_makes_no_double(real, mon
     monkeypatch.setattr(delta, "write_deltalake", slow)
     assert real.append("inference", requests(1), "a", 2) is False
     assert ids(real.scan("inference")) == ["0", "1"]
+
+
+@pytest.mark.parametrize("slips_in", ["a row elsewhere", "a row in it", "another replacement", "the same one"])
+def test_what_others_write_while_rows_are_replaced_stays(real, monkeypatch, slips_in):
+    real.append("profile_metrics", profiles(0, 1, 2), "a", 1)
+    write, slipped = deltalake.write_deltalake, []
+
+    def slow(handle, rows, **options):
+        if not slipped:
+            slipped.append(True)
+            if slips_in == "another replacement":
+                assert real.replace("profile_metrics", profiles(2, count=5), span(2, 3), "m", 3)
+            elif slips_in == "the same one":
+                assert real.replace("profile_metrics", profiles(1, count=7), span(1, 2), "m", 4)
+            else:
+                assert real.append("profile_metrics", profiles(1.5 if "in it" in slips_in else 3), "b", 1)
+        write(handle, rows, **options)
+
+    monkeypatch.setattr(delta, "write_deltalake", slow)
+    done = real.replace("profile_metrics", profiles(1, count=7), span(1, 2), "m", 4)
+    assert done is (slips_in != "the same one")
+    last = 5 if slips_in == "another replacement" else 1
+    also = [("triage", 3, 1)] if slips_in == "a row elsewhere" else []
+    assert counted(real) == [("triage", 0, 1), ("triage", 1, 7), ("triage", 2, last), *also]
+
+
+def test_many_replace_and_append_side_by_side(real):
+    begin, done = threading.Barrier(4), []
+
+    def replace(app, hour):
+        begin.wait()
+        for version in range(1, 6):
+            rows = profiles(hour, count=version)
+            while True:
+                try:
+                    done.append(real.replace("profile_metrics", rows, span(hour, hour + 1), app, version))
+                    break
+                except Conflict:
+                    continue
+
+    def append():
+        begin.wait()
+        for version in range(1, 11):
+            while True:
+                try:
+                    done.append(real.append("profile_metrics", profiles(100 + version), "appends", version))
+                    break
+                except Conflict:
+                    continue
+
+    threads = [threading.Thread(target=replace, args=(f"m{hour}", hour)) for hour in range(3)]
+    threads.append(threading.Thread(target=append))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [True] * 25
+    assert counted(real) == [*(("triage", hour, 5) for hour in range(3)), *(("triage", 101 + n, 1) for n in range(10))]
+
+
+def test_a_window_that_is_replaced_leaves_the_files_of_others_alone(real, tmp_path):
+    for hour in range(6):
+        real.replace("profile_metrics", profiles(hour), span(hour, hour + 1), "m", hour + 1)
+    table = str(tmp_path / "tables" / "profile_metrics")
+    before = set(deltalake.DeltaTable(table).file_uris())
+    real.replace("profile_metrics", profiles(3, count=2), span(3, 4), "m", 7)
+    assert len(before & set(deltalake.DeltaTable(table).file_uris())) == 5
 
 
 def test_a_writer_that_never_gets_through_says_so(real, monkeypatch):

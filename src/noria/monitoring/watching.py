@@ -64,14 +64,15 @@ class Watched:
         return _cells_moved(self.reference, values, most)
 
 
-def watched(baseline: Baseline, watch: Iterable[MonitorName]) -> tuple[Watched, ...]:
+def watched(baseline: Baseline, watch: Iterable[str]) -> tuple[Watched, ...]:
     """The drift monitors that are on and that the baseline knows something to compare with."""
     references: Mapping[MonitorName, Reference[Any] | None] = {
         MonitorName.TEXT: baseline.text,
         MonitorName.LENGTH: baseline.length,
         MonitorName.PREDICTION: baseline.prediction,
     }
-    known = ((name, reference) for name in watch if (reference := references.get(name)) is not None)
+    named = [name for name in MonitorName if name in set(watch)]
+    known = ((name, reference) for name in named if (reference := references.get(name)) is not None)
     return tuple(Watched(name, *_DRIFT[name], reference) for name, reference in known if reference.counts.sum())
 
 

@@ -4,7 +4,7 @@ A room above asks for one of these; `bootstrap` alone knows which adapter stands
 conformance suite in `tests/ports/` that every adapter passes, and so does its fake.
 """
 
-from noria.ports.log import Part, PartFile, Poison, RecordSpool, RecordStore, RecordView, SpoolReader
+from noria.ports.log import Part, PartFile, Poison, RecordSpool, RecordStore, RecordView, SpoolReader, Where
 from noria.ports.models import ModelHost, ModelRegistry
 from noria.ports.plane import Chunks, Clock, Credentials, EntityReader, FrameReader, Meters, Upstream, UpstreamReply
 from noria.ports.state import Change, StateStore
@@ -48,5 +48,6 @@ __all__ = [
     "TrainingResult",
     "Upstream",
     "UpstreamReply",
+    "Where",
     "Workflows",
 ]

@@ -181,11 +181,39 @@ class Part:
         return cls(**{**values, **times, "files": tuple(PartFile(**file) for file in values["files"])})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which rows of a table are meant: an endpoint's in a span of the table's time, and equal in some columns.
+
+    Attributes:
+        endpoint: Its name.
+        since: Start of the span, included.
+        until: End of the span, excluded.
+        equal: Column → the value that a row has to have there.
+    """
+
+    endpoint: str
+    since: datetime
+    until: datetime
+    equal: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+
 class RecordStore(Protocol):
-    """The tables: inference, feedback, profile_metrics, drift_metrics, dead_letter."""
+    """The tables: inference, feedback, monitor_states, profile_metrics, drift_metrics, dead_letter."""
 
     def append(self, table: str, rows: "pa.Table", app_id: str, version: int) -> bool:
         """Append rows exactly once for this `(app_id, version)`; False if that version was written before."""
+        ...
+
+    def replace(self, table: str, rows: "pa.Table", where: Where, app_id: str, version: int) -> bool:
+        """Put rows in the place of all that `where` means, in one transaction and once for this `(app_id, version)`.
+
+        Returns:
+            False if that version was written before; then nothing is changed.
+
+        Raises:
+            InvalidRequest: A row isn't one that `where` means: it would not be replaced the next time.
+        """
         ...
 
     def last_version(self, table: str, app_id: str) -> int:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
-from noria.settings.loop import MonitorName, Monitors, RolloutPlan, Training
+from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
+from noria.settings.monitors import MonitorName, Monitors, Span
 from noria.settings.policy import Policy, PolicyRules
 from noria.settings.project import Endpoint, Mlflow, Notify, Project, Task, Webhook
 from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
@@ -44,6 +45,7 @@ __all__ = [
     "Routing",
     "Server",
     "Settings",
+    "Span",
     "Strict",
     "Task",
     "Telemetry",

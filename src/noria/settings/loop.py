@@ -1,8 +1,7 @@
-"""How an endpoint's model is trained, watched and rolled out."""
+"""How an endpoint's model is trained and rolled out."""
 
 from collections.abc import Mapping
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -42,29 +41,6 @@ class Training(Strict):
             if not croniter.is_valid(value):
                 raise PydanticCustomError("cron", "write a cron expression such as '0 3 * * *' (every day at 3 UTC)")
         return value
-
-
-class MonitorName(StrEnum):
-    """The monitors that an endpoint can have."""
-
-    TEXT = "text"
-    LENGTH = "length"
-    PREDICTION = "prediction"
-    QUALITY = "quality"
-
-
-class Monitors(Strict):
-    """What is watched, how often, and how rarely a false alarm may come: never more than alpha, for ever."""
-
-    window: Duration = Field(timedelta(hours=1), description="Length of a tumbling window, whole seconds.")
-    alpha: float = Field(0.05, gt=0, lt=1, description="Probability of ever raising a false alarm on this endpoint.")
-    watch: tuple[MonitorName, ...] = Field(
-        (MonitorName.TEXT, MonitorName.LENGTH, MonitorName.PREDICTION, MonitorName.QUALITY),
-        description="Monitors that are on.",
-    )
-    baseline_records: int = Field(
-        500, ge=50, description="For models without training data: the first records that become the baseline."
-    )
 
 
 class RolloutPlan(Strict):

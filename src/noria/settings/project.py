@@ -9,8 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
-from noria.settings.loop import Monitors, RolloutPlan, Training
+from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
+from noria.settings.monitors import Monitors
 from noria.settings.traffic import Limits, Routing, Server, Upstream, UpstreamKind
 
 

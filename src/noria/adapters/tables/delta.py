@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,15 +25,16 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from noria.adapters.tables.parts import cut
-from noria.adapters.tables.view import DeltaView, absent, conditions, scanned
+from noria.adapters.tables.view import DeltaView, absent, conditions, meant, predicate, scanned
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
-from noria.ports import Part
+from noria.ports import Part, Where
 from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
 
 _LONG: Final = {
     "inference": ("request", "response"),
     "feedback": ("comment",),
     "dead_letter": ("payload", "reason"),
+    "monitor_states": ("state",),
 }
 """Columns that may be long. Statistics of them would put whole bodies into the transaction log, where every reader of
 the table would load them and no retention would find them."""
@@ -63,7 +64,25 @@ class DeltaStore:
         self._options = dict(storage_options or {})
 
     def append(self, table: str, rows: pa.Table, app_id: str, version: int) -> bool:
+        return self._write(table, rows, None, app_id, version)
+
+    def replace(self, table: str, rows: pa.Table, where: Where, app_id: str, version: int) -> bool:
+        if rows.filter(meant(table, where)).num_rows != rows.num_rows:
+            raise InvalidRequest(
+                f"Rows of {table} lie outside what they replace.", "Replace the span that they are of."
+            )
+        return self._write(table, rows, predicate(table, where), app_id, version)
+
+    def _write(self, table: str, rows: pa.Table, instead_of: str | None, app_id: str, version: int) -> bool:
+        """Append rows, or put them in the place of those that a predicate names; once for this version.
+
+        A writer that was faster makes the commit fail if it wrote under the same name or added rows that the
+        predicate means; what others append to the rest of the table meanwhile stays.
+        """
         once = CommitProperties(app_transactions=[Transaction(app_id, version)])
+        how: dict[str, Any] = {"mode": "append"}
+        if instead_of is not None:
+            how = {"mode": "overwrite", "predicate": instead_of}
         for _ in range(_TRIES):
             try:
                 handle = self._open(table) or _create(self._uri(table), table, self._options)
@@ -72,7 +91,7 @@ class DeltaStore:
                 write_deltalake(
                     handle,
                     rows,
-                    mode="append",
+                    **how,
                     schema_mode="merge" if absent(handle, table) else None,
                     writer_properties=_writing(table),
                     commit_properties=once,

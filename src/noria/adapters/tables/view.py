@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, QueryBuilder, convert_to_deltalake
 
 from noria.domain.errors import InvalidRequest
+from noria.ports import Where
 from noria.tables import PARTITION, SCHEMAS, TIME_COLUMN
 
 _QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -149,6 +150,43 @@ def conditions(
         yield time < _instant(until)
         if day is not None:
             yield day <= until.astimezone(UTC).date()
+
+
+def meant(table: str, where: Where) -> pc.Expression:
+    """The rows that are meant, for Arrow."""
+    condition = pc.field("endpoint") == where.endpoint
+    for part in conditions(table, None, where.since, where.until):
+        condition = condition & part
+    for name, value in where.equal.items():
+        condition = condition & (pc.field(name) == value)
+    return condition
+
+
+def predicate(table: str, where: Where) -> str:
+    """The rows that are meant, for DataFusion; a field of a window is fetched, for a qualified name is no field."""
+    column, _, member = TIME_COLUMN[table].partition(".")
+    time = f"get_field({column}, '{member}')" if member else column
+    parts = [
+        f"endpoint = {_literal(where.endpoint)}",
+        f"{time} >= {_moment(where.since)}",
+        f"{time} < {_moment(where.until)}",
+        *(f"{name} = {_literal(value)}" for name, value in where.equal.items()),
+    ]
+    for day in PARTITION.get(table, ()):  # leaves other folders alone
+        parts.append(f"{day} BETWEEN DATE '{_utc(where.since):%Y-%m-%d}' AND DATE '{_utc(where.until):%Y-%m-%d}'")
+    return " AND ".join(parts)
+
+
+def _literal(value: str | int | bool) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value).lower()
+
+
+def _moment(moment: datetime) -> str:
+    return f"arrow_cast('{_utc(moment):%Y-%m-%dT%H:%M:%S.%fZ}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
 
 
 def _register(
