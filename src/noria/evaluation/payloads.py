@@ -2,7 +2,8 @@
 
 Records keep bodies as they were sent, so everything that looks at texts or predictions reads them here. Nothing in
 this module raises: a body that holds no text gives an empty list. Within one body positions are kept: where some
-items are texts and others are not, the others become `""`, so that inputs and outputs still match one to one.
+items are texts and others are not, the others become `""` (None where a body was parsed already), so that inputs and
+outputs still match one to one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+Texts = list[str | None]
+"""One for each item of a body; None for one that holds no text."""
 _decode = msgspec.json.Decoder().decode
 
 
@@ -19,13 +22,7 @@ def inputs(request: bytes | str) -> list[str]:
     Reads the lab's `{"input": …}`, MLflow's `inputs`, `instances`, `dataframe_split` and `dataframe_records` (column
     `text`, else the first that holds text), chat `messages` (what the user said last) and `prompt`.
     """
-    body = _parse(request)
-    if not isinstance(body, dict):
-        return _texts(body)
-    for key, read in _REQUESTS.items():
-        if key in body:
-            return read(body[key])
-    return []
+    return [text or "" for text in asked(parse(request))]
 
 
 def outputs(response: bytes | str) -> list[str]:
@@ -33,26 +30,15 @@ def outputs(response: bytes | str) -> list[str]:
 
     Reads a bare JSON value or list, MLflow's `{"predictions": …}`, chat and text completions. An error body has none.
     """
-    body = _parse(response)
-    if not isinstance(body, dict):
-        return _labels(body)
-    if "predictions" in body:
-        return _labels(body["predictions"])
-    if isinstance(choices := body.get("choices"), list):
-        return [_choice(c) for c in choices]
-    return _labels(body)
+    return [text or "" for text in said(parse(response))]
 
 
 def probabilities(response: bytes | str) -> list[dict[str, float]]:
     """Class → probability for each prediction, where the model server added them beside `predictions`."""
-    body = _parse(response)
-    rows = body.get("probabilities") if isinstance(body, dict) else None
-    if not isinstance(rows, list):
-        return []
-    return [_numbers(row) if isinstance(row, dict) else {} for row in rows]
+    return likely(parse(response))
 
 
-def _parse(body: bytes | str) -> Any:
+def parse(body: bytes | str) -> Any:
     """The JSON value of a body; None for anything that isn't JSON, or is nested too deeply to be meant."""
     try:
         return _decode(body)
@@ -60,7 +46,36 @@ def _parse(body: bytes | str) -> Any:
         return None
 
 
-def _texts(value: Any) -> list[str]:
+def asked(request: Any) -> Texts:
+    """Like `inputs`, of a parsed body; None in the place of an item that is no text."""
+    if not isinstance(request, dict):
+        return _texts(request)
+    for key, read in _REQUESTS.items():
+        if key in request:
+            return read(request[key])
+    return []
+
+
+def said(response: Any) -> Texts:
+    """Like `outputs`, of a parsed body; None where nothing was said: a call of a tool, a prediction that is null."""
+    if not isinstance(response, dict):
+        return _labels(response)
+    if "predictions" in response:
+        return _labels(response["predictions"])
+    if isinstance(choices := response.get("choices"), list):
+        return [_choice(c) for c in choices]
+    return _labels(response)
+
+
+def likely(response: Any) -> list[dict[str, float]]:
+    """Like `probabilities`, of a parsed body."""
+    rows = response.get("probabilities") if isinstance(response, dict) else None
+    if not isinstance(rows, list):
+        return []
+    return [_numbers(row) if isinstance(row, dict) else {} for row in rows]
+
+
+def _texts(value: Any) -> Texts:
     """A text, or a list of texts, rows with a text column, or chat messages."""
     if isinstance(value, str):
         return [value]
@@ -73,19 +88,19 @@ def _texts(value: Any) -> list[str]:
     return _aligned(value, lambda item: item if isinstance(item, str) else None)
 
 
-def _columns(columns: Mapping[str, Any]) -> list[str]:
+def _columns(columns: Mapping[str, Any]) -> Texts:
     """Named tensors, `{"text": ["…", …], …}`."""
     return next((found for key in _preferred(columns) if (found := _texts_only(columns[key]))), [])
 
 
-def _records(rows: list[Any]) -> list[str]:
+def _records(rows: list[Any]) -> Texts:
     """Rows as objects."""
     names = _preferred({name: None for row in rows if isinstance(row, dict) for name in row})
     column = next((n for n in names if any(isinstance(r, dict) and isinstance(r.get(n), str) for r in rows)), None)
-    return [] if column is None else [_text(r.get(column)) if isinstance(r, dict) else "" for r in rows]
+    return [] if column is None else [_text(r.get(column)) if isinstance(r, dict) else None for r in rows]
 
 
-def _split(frame: Any) -> list[str]:
+def _split(frame: Any) -> Texts:
     """A data frame as `{"columns": […], "data": [[…], …]}`."""
     if not isinstance(frame, dict) or not isinstance(rows := frame.get("data"), list):
         return []
@@ -94,7 +109,7 @@ def _split(frame: Any) -> list[str]:
     return _records([dict(zip(map(str, keys), r, strict=False)) if isinstance(r, list) else None for r in rows])
 
 
-def _messages(messages: Any) -> list[str]:
+def _messages(messages: Any) -> Texts:
     """What the user said last."""
     if not isinstance(messages, list):
         return []
@@ -113,10 +128,10 @@ def _content(content: Any) -> str | None:
     return "\n".join(texts) if texts else None
 
 
-def _choice(choice: Any) -> str:
+def _choice(choice: Any) -> str | None:
     """One choice of a completion; a refusal is an answer too, a call of a tool says nothing."""
     if not isinstance(choice, dict):
-        return ""
+        return None
     message = choice.get("message")
     if not isinstance(message, dict):
         return _text(choice.get("text"))
@@ -124,7 +139,7 @@ def _choice(choice: Any) -> str:
     return _text(message.get("refusal")) if said is None else said
 
 
-def _labels(value: Any) -> list[str]:
+def _labels(value: Any) -> Texts:
     """A prediction or a list of predictions."""
     return _aligned(value if isinstance(value, list) else [value], _label)
 
@@ -138,10 +153,10 @@ def _label(item: Any) -> str | None:
     return str(item) if isinstance(item, int | float) else None
 
 
-def _aligned(items: Iterable[Any], read: Callable[[Any], str | None]) -> list[str]:
-    """Every item read, with `""` for those that hold nothing; empty if none holds anything."""
+def _aligned(items: Iterable[Any], read: Callable[[Any], str | None]) -> Texts:
+    """Every item read, with None for those that hold nothing; empty if none holds anything."""
     found = [read(item) for item in items]
-    return [text or "" for text in found] if any(text is not None for text in found) else []
+    return found if any(text is not None for text in found) else []
 
 
 def _preferred(names: Mapping[str, Any]) -> list[str]:
@@ -149,19 +164,19 @@ def _preferred(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: name != "text")
 
 
-def _texts_only(value: Any) -> list[str]:
+def _texts_only(value: Any) -> Texts:
     return _texts(value) if isinstance(value, str | list) else []
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-_REQUESTS: Mapping[str, Callable[[Any], list[str]]] = {
+_REQUESTS: Mapping[str, Callable[[Any], Texts]] = {
     "messages": _messages,
     "input": _texts,
     "inputs": _texts,
