@@ -8,24 +8,35 @@ Texts have cells in `evaluation/topics.py`.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from noria.evaluation.arrays import Column, floats, is_column, number, text, texts
+from noria.evaluation.arrays import Floats as Floats
+from noria.evaluation.arrays import Ints as Ints
+
 Arrays = Mapping[str, NDArray[Any]]
 """Named arrays without objects, the way `.npz` files keep them."""
 
 MISSING = "missing"
 OTHER = "other"
+_ROUNDING = 1e-9
+"""Of a step: a score that is on the grid but for rounding stays there."""
 
 
 class Cells(Protocol):
-    """What every kind of cells can do."""
+    """What every kind of cells can do. Values are a sequence, an array or a column of Arrow, which is fastest."""
+
+    @property
+    def size(self) -> int:
+        """How many cells there are."""
+        ...
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,11 +48,11 @@ class Cells(Protocol):
         """Coarser views in which evidence is looked for too: each gives the group of every cell."""
         ...
 
-    def assign(self, values: Sequence[Any]) -> Ints:
+    def assign(self, values: Any) -> Ints:
         """The cell of each value."""
         ...
 
-    def count(self, values: Sequence[Any]) -> Ints:
+    def count(self, values: Any) -> Ints:
         """How many of the values fall into each cell."""
         ...
 
@@ -65,7 +76,7 @@ class NumericBins:
     centres: Floats
 
     @classmethod
-    def fit(cls, values: Iterable[object], bins: int = 10) -> Self:
+    def fit(cls, values: Iterable[object] | Column, bins: int = 10) -> Self:
         """Bins at the quantiles of a reference."""
         known = numbers(values)
         known = known[np.isfinite(known)]
@@ -81,6 +92,10 @@ class NumericBins:
         return cls(edges, np.where(rows > 0, sums / np.maximum(rows, 1), ends))
 
     @property
+    def size(self) -> int:
+        return int(self.edges.size) + 2
+
+    @property
     def names(self) -> tuple[str, ...]:
         if not self.edges.size:
             return ("any number", MISSING)
@@ -91,13 +106,13 @@ class NumericBins:
     def groupings(self) -> tuple[Ints, ...]:
         return ()
 
-    def assign(self, values: Iterable[object]) -> Ints:
+    def assign(self, values: Iterable[object] | Column) -> Ints:
         found = numbers(values)
         missing = self.edges.size + 1
         return np.where(np.isnan(found), missing, np.searchsorted(self.edges, found, side="right")).astype(np.int64)
 
-    def count(self, values: Iterable[object]) -> Ints:
-        return tally(self.assign(values), self.edges.size + 2)
+    def count(self, values: Iterable[object] | Column) -> Ints:
+        return tally(self.assign(values), self.size)
 
     def to_arrays(self) -> Arrays:
         return {"edges": self.edges, "centres": self.centres}
@@ -119,10 +134,18 @@ class Categories:
     known: tuple[str, ...]
 
     @classmethod
-    def fit(cls, values: Iterable[object], most: int = 50) -> Self:
+    def fit(cls, values: Iterable[object] | Column, most: int = 50) -> Self:
         """The most frequent values of a reference; ties by name."""
-        seen = Counter(str(value) for value in values if value is not None)
+        if is_column(values):
+            found = texts(values).drop_null().value_counts()
+            seen = dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True))
+        else:
+            seen = Counter(text(value) for value in values if value is not None)
         return cls(tuple(sorted(seen, key=lambda value: (-seen[value], value))[:most]))
+
+    @property
+    def size(self) -> int:
+        return len(self.known) + 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,12 +155,15 @@ class Categories:
     def groupings(self) -> tuple[Ints, ...]:
         return ()
 
-    def assign(self, values: Iterable[object]) -> Ints:
+    def assign(self, values: Iterable[object] | Column) -> Ints:
+        if is_column(values):
+            found = pc.index_in(texts(values), pa.array(self.known, pa.large_string()), skip_nulls=True)
+            return np.asarray(pc.fill_null(found, len(self.known)).to_numpy()).astype(np.int64)
         place = {value: cell for cell, value in enumerate(self.known)}
-        return np.array([place.get(str(value), len(place)) for value in values], np.int64)
+        return np.array([place.get(text(value), len(place)) for value in values], np.int64)
 
-    def count(self, values: Iterable[object]) -> Ints:
-        return tally(self.assign(values), len(self.known) + 1)
+    def count(self, values: Iterable[object] | Column) -> Ints:
+        return tally(self.assign(values), self.size)
 
     def to_arrays(self) -> Arrays:
         return {"known": pack(self.known)}
@@ -148,16 +174,64 @@ class Categories:
         return cls(unpack(arrays["known"]))
 
 
-def tally(cells: Ints, number: int) -> Ints:
-    """How often each of a number of cells occurs."""
-    return np.bincount(cells, minlength=number).astype(np.int64)
+@dataclass(frozen=True, slots=True)
+class ScoreGrid:
+    """Scores from 0 to 1 rounded up to a grid, so that a mean and bets on it can be had from counts.
+
+    Up, because a score that counts as more than it was can only make evidence for a fall smaller. What lies outside
+    is clipped; what is no number counts as 1.
+
+    Attributes:
+        steps: Of the grid; cell k holds what lies above (k - 1)/steps, up to k/steps.
+    """
+
+    steps: int = 200
+
+    @property
+    def size(self) -> int:
+        return self.steps + 1
+
+    @property
+    def values(self) -> Floats:
+        """What a score in each cell counts as, shape (steps + 1,)."""
+        return np.arange(self.steps + 1) / self.steps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{value:g}" for value in self.values)
+
+    @property
+    def groupings(self) -> tuple[Ints, ...]:
+        return ()
+
+    def assign(self, values: Iterable[object] | Column) -> Ints:
+        found = np.nan_to_num(numbers(values), nan=1.0, posinf=1.0, neginf=0.0)
+        return np.ceil(np.clip(found, 0, 1) * self.steps - _ROUNDING).astype(np.int64)
+
+    def count(self, values: Iterable[object] | Column) -> Ints:
+        return tally(self.assign(values), self.size)
+
+    def to_arrays(self) -> Arrays:
+        return {"steps": np.array([self.steps])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The grid that `to_arrays` described."""
+        return cls(int(arrays["steps"][0]))
 
 
-def numbers(values: Iterable[object]) -> Floats:
+def tally(cells: Ints, number: int, times: Ints | None = None) -> Ints:
+    """How often each of a number of cells occurs; each value counts once, or as often as told."""
+    return np.bincount(cells, times, number).astype(np.int64)
+
+
+def numbers(values: Iterable[object] | Column) -> Floats:
     """Values as floats; NaN for what is no number."""
+    if is_column(values):
+        return floats(values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
-        return values.astype(np.float64)
-    return np.fromiter((_number(value) for value in values), np.float64)
+        return values.astype(np.float64, copy=False)
+    return np.fromiter((number(value) for value in values), np.float64)
 
 
 def pack(texts: Iterable[str]) -> NDArray[np.uint8]:
@@ -168,13 +242,6 @@ def pack(texts: Iterable[str]) -> NDArray[np.uint8]:
 def unpack(array: NDArray[Any]) -> tuple[str, ...]:
     """The texts that `pack` wrote."""
     return tuple(json.loads(array.tobytes()))
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # whatever it is, float() says whether it is a number
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 def _span(low: float, high: float) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from noria.evaluation.arrays import listed
 from noria.evaluation.cells import Arrays, Floats, Ints, pack, tally, unpack
 
 TOPICS = 32
@@ -74,6 +75,10 @@ class TextCells:
         return replace(cells, bands=cells._edges(hashed(rest)), topics=names)
 
     @property
+    def size(self) -> int:
+        return len(self.topics) * len(BANDS) + 1
+
+    @property
     def names(self) -> tuple[str, ...]:
         return (*(f"{topic} ({band})" for topic in self.topics for band in BANDS), "no words")
 
@@ -84,12 +89,12 @@ class TextCells:
         by_topic, by_band = np.repeat(topics, len(bands)), np.tile(bands, len(topics))
         return np.append(by_topic, len(topics)), np.append(by_band, len(bands))
 
-    def assign(self, values: Sequence[str]) -> Ints:
-        found = [self._cells(hashed(part)) for part in _chunks(values)]
+    def assign(self, values: Any) -> Ints:
+        found = [self._cells(hashed(part)) for part in _chunks(listed(values))]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    def count(self, values: Sequence[str]) -> Ints:
-        return tally(self.assign(values), len(self.topics) * len(BANDS) + 1)
+    def count(self, values: Any) -> Ints:
+        return tally(self.assign(values), self.size)
 
     def to_arrays(self) -> Arrays:
         return {
