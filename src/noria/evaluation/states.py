@@ -146,7 +146,7 @@ class ColumnState:
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise StorageCorrupted(
                 f"A monitor's state of a window can't be read: {error}.",
-                "Compute the window again: noria monitor run --since … --until …",
+                "Compute the window again from its records.",
             ) from error
 
 
