@@ -7,6 +7,10 @@ import pyarrow as pa
 
 _TIME = pa.timestamp("us", tz="UTC")
 _WINDOW = pa.struct([("start", _TIME), ("end", _TIME)])
+_BY_CLASS = pa.struct(
+    [("one_vs_all", pa.map_(pa.string(), pa.float64())), ("macro", pa.float64()), ("weighted", pa.float64())]
+)
+_CONFUSED = pa.struct([("prediction", pa.string()), ("label", pa.string()), ("count", pa.int64())])
 _TEST = pa.struct([("statistic", pa.float64()), ("pvalue", pa.float64())])
 
 INFERENCE = pa.schema(
@@ -123,6 +127,15 @@ PROFILE_METRICS = pa.schema(
         ("percent_null", pa.float64()),
         ("percent_zeros", pa.float64()),
         ("percent_distinct", pa.float64()),
+        ("accuracy_score", pa.float64()),
+        ("precision", _BY_CLASS),
+        ("recall", _BY_CLASS),
+        ("f1_score", _BY_CLASS),
+        ("roc_auc_score", _BY_CLASS),
+        ("log_loss", pa.float64()),
+        ("confusion_matrix", pa.list_(_CONFUSED)),
+        ("low", pa.float64()),  # 95% interval of avg, in rows of what was measured: quality.NAME
+        ("high", pa.float64()),
     ]
 )
 """One row for each window and column."""

@@ -194,6 +194,16 @@ def _roc_auc(chances: Floats, ranks: Floats) -> Estimate:
     return _mean(np.array([area for area, _ in found]), chances, np.stack([slopes for _, slopes in found], axis=1))
 
 
+def area_under_roc(positive: ArrayLike, ranks: ArrayLike) -> float:
+    """The area under the ROC curve of known labels, ties counting one half; NaN if there is only one class.
+
+    Args:
+        positive: Which rows are of the class, shape (n,).
+        ranks: What the model ranks them by, shape (n,).
+    """
+    return _one_against_rest(np.asarray(positive, np.float64), np.asarray(ranks, np.float64))[0]
+
+
 def _one_against_rest(chances: Floats, ranks: Floats) -> tuple[float, Floats]:
     """The expected area under the ROC curve, ties counting one half, and how it moves with each row's label."""
     order = np.argsort(ranks)
