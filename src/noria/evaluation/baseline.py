@@ -39,7 +39,11 @@ _KINDS: Mapping[str, Any] = {
     "scores": ScoreGrid,
     "faults": FaultGrid,
 }
-_FIRST_FORMAT = {"text": ("input", "texts"), "length": ("input_length", "numbers"), "prediction": ("prediction", "categories")}
+_FIRST_FORMAT = {
+    "text": ("input", "texts"),
+    "length": ("input_length", "numbers"),
+    "prediction": ("prediction", "categories"),
+}
 """Names of the first format → column and kind of today."""
 
 
@@ -150,7 +154,7 @@ class Baseline:
         arrays: dict[str, NDArray[Any]] = {}
         columns = []
         for number, (name, reference) in enumerate(self.references.items()):
-            arrays |= {f"{number}.cells.{key}": array for key, array in reference.cells.to_arrays().items()}
+            arrays |= {f"{number}.{key}": array for key, array in reference.cells.to_arrays().items()}
             arrays[f"{number}.counts"] = reference.counts
             since = None if reference.since is None else reference.since.isoformat()
             columns.append({"name": name, "kind": _kind(reference.cells), "since": since})
@@ -177,12 +181,12 @@ class Baseline:
             if facts["format"] != _FORMAT:
                 raise ValueError(f"its format is {facts['format']!r}")
             references = {
-                column["name"]: _reference(column["kind"], arrays, f"{number}.cells.", f"{number}.counts", column["since"])
+                column["name"]: _reference(
+                    column["kind"], arrays, f"{number}.cells.", f"{number}.counts", column["since"]
+                )
                 for number, column in enumerate(facts["columns"])
             }
-            return cls(
-                references=references, floors=facts["floors"], rows=facts["rows"], complete=facts["complete"]
-            )
+            return cls(references=references, floors=facts["floors"], rows=facts["rows"], complete=facts["complete"])
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise StorageCorrupted(
                 f"A monitor baseline can't be read: {error}.", "Train the version again, or remove the file."
@@ -200,15 +204,13 @@ def _kind(cells: Cells) -> str:
 
 def _first_format(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Reference[Any]]:
     return {
-        column: _reference(kind, arrays, f"{name}.", f"{name}.counts")
+        column: _reference(kind, arrays, f"{name}.")
         for name, (column, kind) in _FIRST_FORMAT.items()
         if f"{name}.counts" in arrays
     }
 
 
-def _reference(
-    kind: str, arrays: Mapping[str, NDArray[Any]], prefix: str, counts: str, since: str | None = None
-) -> Reference[Any]:
+def _reference(kind: str, arrays: Mapping[str, NDArray[Any]], prefix: str, since: str | None = None) -> Reference[Any]:
     own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     end = None if since is None else datetime.fromisoformat(since)
-    return Reference(_KINDS[kind].from_arrays(own), arrays[counts], end)
+    return Reference(_KINDS[kind].from_arrays(own), own["counts"], end)
