@@ -181,9 +181,7 @@ class Baseline:
             if facts["format"] != _FORMAT:
                 raise ValueError(f"its format is {facts['format']!r}")
             references = {
-                column["name"]: _reference(
-                    column["kind"], arrays, f"{number}.cells.", f"{number}.counts", column["since"]
-                )
+                column["name"]: _reference(column["kind"], arrays, f"{number}.", column["since"])
                 for number, column in enumerate(facts["columns"])
             }
             return cls(references=references, floors=facts["floors"], rows=facts["rows"], complete=facts["complete"])
