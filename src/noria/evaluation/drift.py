@@ -4,14 +4,21 @@ Names are the columns of the `drift_metrics` table. All compare shares over the 
 row that says nothing.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from scipy.special import rel_entr
+from scipy.special import chdtrc, kolmogorov, rel_entr
 
-from noria.evaluation.cells import Floats, NumericBins
+from noria.evaluation.arrays import NUMBER, Floats
+from noria.evaluation.cells import Cells, NumericBins, ScoreGrid
+from noria.evaluation.profile import Row, non_null_columns, percent, percent_distinct
+from noria.evaluation.states import ColumnState
+
+_MANY = 2000
+"""Rows beyond which the expansion is as good as the law itself, which takes up to half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +54,81 @@ class Drift:
     l_infinity_distance: float | None = None
 
 
-def drift(now: ArrayLike, before: ArrayLike) -> Drift:
-    """Compare counts over the same cells, in any order of the cells.
+def drift_row(now: ColumnState, before: ColumnState, cells: Cells | None = None) -> Row:
+    """The columns of `drift_metrics` that compare two states of one column: what moved, and how far apart they are.
+
+    Args:
+        now: The window's.
+        before: The reference's or an earlier window's.
+        cells: What both were counted in; None if they were not, or not in the same.
+    """
+    sizes = Drift() if cells is None else drift(now.cells, before.cells, cells)
+    return deltas(now, before) | asdict(sizes)
+
+
+def deltas(now: ColumnState, before: ColumnState) -> Row:
+    """Differences of what both profiles say, now minus before; null where one of them says nothing.
+
+    Percentages are of a state's rows: a side without rows has none.
+    """
+    row: Row = {"count_delta": now.count - before.count}
+    if now.finite and before.finite:
+        row["avg_delta"] = now.mean - before.mean
+    if not now.count or not before.count:
+        return row
+    row["percent_null_delta"] = percent(now.nulls, now.count) - percent(before.nulls, before.count)
+    row["percent_distinct_delta"] = percent_distinct(now) - percent_distinct(before)
+    if now.data_type == before.data_type == NUMBER:
+        row["percent_zeros_delta"] = percent(now.zeros, now.count) - percent(before.zeros, before.count)
+    return row
+
+
+def table_deltas(now: Iterable[ColumnState], before: Iterable[ColumnState], rows: int, rows_before: int) -> Row:
+    """The row `:table`: how many rows more, and how many columns began or ceased to hold anything."""
+    held, held_before = set(non_null_columns(now)), set(non_null_columns(before))
+    change = {"added": len(held - held_before), "missing": len(held_before - held)}
+    return {"count_delta": rows - rows_before, "non_null_columns_delta": change}
+
+
+def drift(now: ArrayLike, before: ArrayLike, cells: Cells | None = None) -> Drift:
+    """Compare counts over the same cells.
+
+    Where the cells are numbers in order, the measures that need an order are there, too: exact for values that lie on
+    the cells' centres, and without what is missing.
 
     Args:
         now: Rows in each cell, shape (K,).
         before: Rows of the reference in each cell, shape (K,).
+        cells: What they are; None for cells without an order.
     """
     new, old = np.asarray(now, float), np.asarray(before, float)
-    if not new.sum() or not old.sum():
+    if new.shape != old.shape or not new.sum() or not old.sum():
         return Drift()
     p, q = new / new.sum(), old / old.sum()
-    return Drift(
+    found = Drift(
         js_distance=_jensen_shannon(p, q),
         population_stability_index=_stability(new, old),
         chi_squared_test=_chi_squared(new, old),
         tv_distance=float(np.abs(p - q).sum() / 2),
         l_infinity_distance=float(np.abs(p - q).max()),
     )
+    if isinstance(cells, NumericBins):
+        return _in_order(found, new[:-1], old[:-1], cells.centres)
+    return _in_order(found, new, old, cells.values) if isinstance(cells, ScoreGrid) else found
 
 
 def drift_of_numbers(now: ArrayLike, before: ArrayLike, bins: NumericBins) -> Drift:
-    """Compare counts over bins of numbers: what `drift` says, and the two measures that need an order.
+    """`drift` in bins of numbers."""
+    return drift(now, before, bins)
 
-    Both are exact for values that lie on the bins' centres, and leave out what is missing.
-    """
-    found = drift(now, before)
-    new, old = np.asarray(now, float)[:-1], np.asarray(before, float)[:-1]
+
+def _in_order(found: Drift, new: Floats, old: Floats, centres: Floats) -> Drift:
     if not new.sum() or not old.sum():
         return found
     gap = (new / new.sum()).cumsum() - (old / old.sum()).cumsum()
-    distance = float(np.abs(gap[:-1] * np.diff(bins.centres)).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.where(gap[:-1] == 0, 0, np.abs(gap[:-1] * np.diff(centres)))
+    distance = float(steps.sum()) if np.isfinite(steps).all() else None
     return replace(found, ks_test=_kolmogorov_smirnov(gap, new.sum(), old.sum()), wasserstein_distance=distance)
 
 
@@ -97,9 +148,14 @@ def _chi_squared(new: Floats, old: Floats) -> Test:
     expected = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
     statistic = float(((both - expected) ** 2 / expected).sum())
     free = both.shape[1] - 1
-    return Test(statistic, float(stats.chi2.sf(statistic, free)) if free else 1.0)
+    return Test(statistic, float(chdtrc(free, statistic)) if free else 1.0)
 
 
 def _kolmogorov_smirnov(gap: Floats, new: float, old: float) -> Test:
-    statistic = float(min(np.abs(gap).max(), 1.0))
-    return Test(statistic, float(np.clip(stats.kstwo.sf(statistic, np.round(new * old / (new + old))), 0, 1)))
+    """The p-value is that of scipy's `asymp`; of very many rows by the same law's expansion (Vrbik 2018)."""
+    statistic, size = float(min(np.abs(gap).max(), 1.0)), round(new * old / (new + old))
+    if size > _MANY:
+        root = np.sqrt(size)
+        scaled = statistic * root + 1 / (6 * root) + (statistic * root - 1) / (4 * size)
+        return Test(statistic, float(np.clip(kolmogorov(scaled), 0, 1)))
+    return Test(statistic, float(np.clip(stats.kstwo.sf(statistic, size), 0, 1)) if size else 1.0)

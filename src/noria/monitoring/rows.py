@@ -1,7 +1,7 @@
 """Rows of the profile and drift tables for one window."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from noria.domain.monitor import MonitorState, Window
+from noria.evaluation.arrays import readable
 from noria.evaluation.drift import Drift
-from noria.evaluation.profile import Row, profile_categories, profile_numbers, profile_table, profile_texts
+from noria.evaluation.profile import Row, profile, profile_table
+from noria.evaluation.states import ColumnState
 from noria.monitoring.reading import Record
 from noria.settings import Task
 from noria.tables import DRIFT_METRICS, PROFILE_METRICS
@@ -66,15 +68,18 @@ def _profiles(records: Sequence[Record], task: Task) -> Iterable[Row]:
     asked = [text for record in records for text in record.asked]
     said = [text for record in records for text in record.said]
     answers = "prediction" if task is Task.CLASSIFICATION else "output"
-    numbers: Mapping[str, Sequence[object]] = {
-        name: [record.numbers[name] for record in records] for name in (records[0].numbers if records else ())
+    columns = {"input": _texts(asked), answers: _texts(said)} | {
+        name: pa.array([record.numbers[name] for record in records], pa.float64())
+        for name in (records[0].numbers if records else ())
     }
-    yield profile_table({"input": asked, answers: said, **numbers}) | {"count": len(records)}
-    if not records:
-        return
-    yield profile_texts("input", asked)
-    yield profile_categories(answers, said) if task is Task.CLASSIFICATION else profile_texts(answers, said)
-    yield from (profile_numbers(name, values) for name, values in numbers.items())
+    states = [ColumnState.of(name, values) for name, values in columns.items()]
+    yield profile_table(states, len(records))
+    if records:
+        yield from map(profile, states)
+
+
+def _texts(values: Iterable[str]) -> pa.Array:
+    return pa.array([readable(value) for value in values], pa.large_string())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from noria.domain.monitor import MonitorKind, Moved
 from noria.evaluation.baseline import Baseline, Reference
-from noria.evaluation.drift import Drift, drift, drift_of_numbers
+from noria.evaluation.drift import Drift, drift
 from noria.evaluation.topics import TextCells
 from noria.evaluation.wording import risen
 from noria.monitoring.reading import Record
@@ -53,9 +53,7 @@ class Watched:
 
     def drift(self, now: ArrayLike, before: ArrayLike) -> Drift:
         """The classic effect sizes between two counts."""
-        if self.kind is MonitorKind.NUMERIC_DRIFT:
-            return drift_of_numbers(now, before, self.reference.cells)
-        return drift(now, before)
+        return drift(now, before, self.reference.cells)
 
     def moved(self, values: Sequence[Seen], most: int = MOST_MOVED) -> tuple[Moved, ...]:
         """What changed most against the reference, with examples of how it is now."""
