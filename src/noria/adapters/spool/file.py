@@ -208,6 +208,7 @@ class SpoolFile:
         if fresh:
             sync_folder(path.parent)
         self._inode = path.stat().st_ino
+        self._waits = True
         self._where, self._flag = str(path), str(damage_flag(path))
         self._mark = os.open(path.with_suffix(".mark"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -240,13 +241,10 @@ class SpoolFile:
         """
         first, last = self.last + 1, self.last + len(items)
         row = (first, last, pack_group(first, items))
-        if not wait:
-            self._connection.execute("PRAGMA busy_timeout=0")
-        try:
-            self._connection.execute("INSERT INTO commits VALUES (?, ?, ?)", row)
-        finally:
-            if not wait:
-                self._connection.execute(f"PRAGMA busy_timeout={_BUSY_S * 1000:.0f}")
+        if wait is not self._waits:
+            self._connection.execute(f"PRAGMA busy_timeout={_BUSY_S * 1000 * wait:.0f}")
+            self._waits = wait
+        self._connection.execute("INSERT INTO commits VALUES (?, ?, ?)", row)
         self.last = last
         self.mark()
         return first

@@ -1,21 +1,22 @@
 """The log on this machine that an API process appends to: on disk before the caller goes on, whatever dies next.
 
-One thread writes; everything that waits goes to the disk as one group with one fsync. Only what a request writes that
-is alone in this process goes there without the thread, as long as the disk is quick: waking the thread and being woken
-takes as long as a commit, and there is nobody else to keep waiting. A group that can't be written
-is refused to all who wait for it, and the next one is tried afresh, so the spool is back when the disk is. A damaged
-file goes to quarantine, from where the worker ships what can be read, and a fresh one takes over the open intents.
+One thread writes, one group at a time with one fsync; what comes meanwhile is the next group, so that waking the thread
+and being woken costs something once a group and not once an entry. Only what a request writes that is alone in this
+process goes to the disk without the thread, as long as the disk is quick: the wake-ups take as long as a commit, and
+there is nobody else to keep waiting. A group that can't be written is refused to all who wait for it, and the next one
+is tried afresh, so the spool is back when the disk is. A damaged file goes to quarantine, from where the worker ships
+what can be read, and a fresh one takes over the open intents.
 """
 
 import asyncio
-import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Final
 
 from noria.adapters.spool.file import SlotLock, SpoolFile, discover, is_damage
@@ -61,6 +62,10 @@ class _Waiting:
     entry: Entry
 
 
+_Told = tuple[list[_Waiting], int | LogUnavailable]
+"""A group, and the number of its first entry or why it isn't on the disk."""
+
+
 class SqliteSpool:
     """The spool of one API process slot; implements ports.RecordSpool.
 
@@ -95,8 +100,10 @@ class SqliteSpool:
         self._closed = False
         self._turn = threading.Lock()
         self._slow_until = 0.0
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._write_groups, name=f"spool-{slot}", daemon=True)
+        self._waiting: deque[_Waiting] = deque()
+        self._is_writing = False
+        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name=f"spool-{slot}", daemon=True)
         self._thread.start()
 
     @property
@@ -109,8 +116,12 @@ class SqliteSpool:
         item = pack(entry)
         if self._is_alone(entry) and (number := self._append_at_once(entry, item)):
             return number
-        done = _Written(loop=asyncio.get_running_loop())
-        self._queue.put(_Waiting(item, done, entry))
+        loop = asyncio.get_running_loop()
+        done = _Written(loop=loop)
+        self._waiting.append(_Waiting(item, done, entry))
+        if not self._is_writing:
+            self._is_writing = True
+            loop.call_soon(self._hand_over)  # with whatever else is appended in this turn of the loop
         try:
             return await done
         except asyncio.CancelledError:
@@ -136,11 +147,10 @@ class SqliteSpool:
         if self._closed:
             return
         self._closed = True
-        self._queue.put(None)
+        self._orders.put(False)
         self._thread.join()
-        while not self._queue.empty():
-            if (late := self._queue.get()) is not None:
-                _tell([late], _CLOSED)
+        if late := self._taken():
+            self._wake([(late, _CLOSED)])
         if self._file is not None:
             self._file.close()
         self._lock.release()
@@ -174,37 +184,54 @@ class SqliteSpool:
 
     # --- the writer's thread ---
 
-    def _write_groups(self) -> None:
-        """Commit group after group until the spool is closed."""
-        while (first := self._queue.get()) is not None:
-            group, ended = self._gather(first)
-            with self._turn:
-                begun = time.monotonic()
-                try:
-                    outcome: int | LogUnavailable = self._commit([waiting.item for waiting in group])
-                    for waiting in group:
-                        self._remember_open(waiting.entry, waiting.item)
-                except (OSError, sqlite3.Error, NoriaError) as error:
-                    self._let_go()
-                    outcome = unavailable(self._path, error)
-                self._watch_disk(begun)
-            _tell(group, outcome)
-            if ended:
-                return
+    def _hand_over(self) -> None:
+        """Have the thread write what waits, if anything does."""
+        self._is_writing = bool(self._waiting)
+        if self._is_writing:
+            self._orders.put(True)
 
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
-        """Everything that waits now, up to the size of a group, and whether the spool is being closed."""
-        group, size = [first], len(first.item[2])
-        while len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
+    def _write(self) -> None:
+        """Write what waits, each time it is handed over, and a last time when the spool is closed."""
+        goes_on = True
+        while goes_on:
+            goes_on = self._orders.get()
+            if taken := self._taken():
+                self._wake([(group, self._written(group)) for group in _groups(taken)])
+
+    def _taken(self) -> list[_Waiting]:
+        """All that waits, which is nobody else's then."""
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+
+    def _wake(self, written: list[_Told]) -> None:
+        """Have everybody told who waits for what was written, and the next group handed over."""
+        try:
+            written[0][0][0].done.get_loop().call_soon_threadsafe(self._tell, written)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._is_writing = False
+
+    def _written(self, group: list[_Waiting]) -> int | LogUnavailable:
+        """Put a group on the disk; the first entry's number, or why it isn't there."""
+        with self._turn:
+            begun = time.monotonic()
             try:
-                waiting = self._queue.get_nowait()
-            except Empty:
-                break
-            if waiting is None:
-                return group, True
-            group.append(waiting)
-            size += len(waiting.item[2])
-        return group, False
+                first = self._commit([waiting.item for waiting in group])
+                for waiting in group:
+                    self._remember_open(waiting.entry, waiting.item)
+            except (OSError, sqlite3.Error, NoriaError) as error:
+                self._let_go()
+                return unavailable(self._path, error)
+            finally:
+                self._watch_disk(begun)
+        return first
+
+    def _tell(self, written: list[_Told]) -> None:
+        for group, outcome in written:
+            for index, waiting in enumerate(group):
+                if isinstance(outcome, LogUnavailable):
+                    waiting.done.set_exception(LogUnavailable(outcome.problem, outcome.remedy))
+                else:
+                    waiting.done.set_result(outcome + index)
+        self._hand_over()
 
     def _commit(self, items: list[Packed]) -> int:
         """Put a group on the disk, into a fresh file if this one is damaged; the first entry's number."""
@@ -256,21 +283,13 @@ class SqliteSpool:
             self._slow_until = now + took * _WARY
 
 
-def _tell(group: list[_Waiting], outcome: int | LogUnavailable) -> None:
-    """Wake everybody who waits for a group: one call for each event loop."""
-    waiting: dict[asyncio.AbstractEventLoop, list[tuple[_Written, int]]] = {}
-    for index, entry in enumerate(group):
-        waiting.setdefault(entry.done.get_loop(), []).append((entry.done, index))
-    for loop, futures in waiting.items():
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, futures, outcome)
-
-
-def _settle(futures: list[tuple[_Written, int]], outcome: int | LogUnavailable) -> None:
-    for future, index in futures:
-        if future.done():  # the caller has gone; what it wrote stays
-            continue
-        if isinstance(outcome, LogUnavailable):
-            future.set_exception(LogUnavailable(outcome.problem, outcome.remedy))
-        else:
-            future.set_result(outcome + index)
+def _groups(waiting: list[_Waiting]) -> Iterator[list[_Waiting]]:
+    """What waits, in groups of the size that goes to the disk together."""
+    group, size = list[_Waiting](), 0
+    for entry in waiting:
+        if group and (len(group) >= _GROUP_ENTRIES or size >= _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(entry)
+        size += len(entry.item[2])
+    yield group
