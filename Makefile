@@ -29,6 +29,7 @@ up:
 test:
 	@scripts/install dev
 	@scripts/install chromium
+	@scripts/install java
 	@scripts/check
 	@scripts/test fast
 	@scripts/test slow

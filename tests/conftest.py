@@ -3,9 +3,14 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from noria.adapters.spark import SparkCompute
 
 
 def pytest_configure() -> None:
@@ -37,3 +42,15 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "shop"
     write_project(folder, with_llm=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def spark() -> "Iterator[SparkCompute]":
+    """The one session of Spark that all tests share."""
+    from fakes import sparks
+
+    if why := sparks.missing():
+        pytest.skip(why)
+    made = sparks.begun()
+    yield made
+    made.close()

@@ -335,3 +335,28 @@ def test_a_span_without_a_time_zone_is_in_utc(tmp_path: Path) -> None:
         "2026-01-01T00:00:00+00:00",
         "2026-01-02T00:00:00+00:00",
     ]
+
+
+# --- where is counted ---
+
+
+@pytest.mark.parametrize("master", ["local", "local[*]", "local[4]", "local[2,3]", "spark://10.0.0.1:7077", "yarn"])
+def test_monitors_may_count_on_spark(master: str, tmp_path: Path) -> None:
+    spark = f'compute: {{engine: spark, spark: {{master: "{master}", configuration: {{spark.executor.memory: 4g}}}}}}\n'
+    compute = parse_project(GOOD + spark, tmp_path).project.compute
+    assert (compute.engine, compute.spark.master) == ("spark", master)
+    assert compute.spark.configuration == {"spark.executor.memory": "4g"}
+
+
+@pytest.mark.parametrize(
+    ("compute", "said"),
+    [
+        ("engine: dask", "write one of local, spark"),
+        ("processes: 0", "write 1 or more"),
+        ("spark: {master: 'local[0]'}", "write local[N], local[*], spark://HOST:PORT, k8s://URL or yarn"),
+        ("spark: {master: 'http://x'}", "write local[N], local[*], spark://HOST:PORT, k8s://URL or yarn"),
+        ("spark: {configuration: {executor.memory: 4g}}", "begin executor.memory with spark."),
+    ],
+)
+def test_an_engine_that_cannot_be_is_said_plainly(compute: str, said: str) -> None:
+    assert said in problem_of(f"{GOOD}compute: {{{compute}}}\n")

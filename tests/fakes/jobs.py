@@ -60,3 +60,14 @@ def note(file: str, fail: bool = False) -> dict[str, Any]:
     if fail:
         raise InvalidData("Part is bad.", "Mend it.")
     return {}
+
+
+def meet(folder: str, name: str, other: str) -> dict[str, int]:
+    """Wait for another part to have begun, too."""
+    Path(folder, name).touch()
+    deadline = time.monotonic() + 30
+    while not Path(folder, other).exists():
+        if time.monotonic() > deadline:
+            raise InvalidData(f"{other} never came.")
+        time.sleep(0.01)
+    return {"pid": os.getpid()}

@@ -1,5 +1,7 @@
 """What every compute engine promises, and what the local one adds: a process of its own that may die."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from fakes.compute import InlineCompute
+from fakes.sparks import CONFIGURATION
+from noria.adapters import spark as spark_module
 from noria.adapters.compute import NICE, LocalCompute
-from noria.domain.errors import InvalidData, NoriaError
+from noria.adapters.spark import SparkCompute
+from noria.domain.errors import InvalidData, MissingExtra, NoriaError
 from noria.ports import ComputeEngine, JobSpec
 
 TESTS = Path(__file__).parent.parent
@@ -24,9 +29,26 @@ def _jobs_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
 
 
-@pytest.fixture(params=["inline", "local"])
+@pytest.fixture(params=["inline", "local", pytest.param("spark", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Iterator[ComputeEngine]:
+    if request.param == "spark":
+        yield request.getfixturevalue("spark")  # one session for all tests
+        return
     made = InlineCompute() if request.param == "inline" else LocalCompute()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[InlineCompute, LocalCompute, lambda: LocalCompute(processes=3), SparkCompute])
+def closed(request: pytest.FixtureRequest) -> ComputeEngine:
+    made: ComputeEngine = request.param()
+    made.close()
+    return made
+
+
+@pytest.fixture
+def pair() -> Iterator[LocalCompute]:
+    made = LocalCompute(processes=2, threads=1)
     yield made
     made.close()
 
@@ -79,12 +101,11 @@ def test_any_other_error_is_told_in_its_last_line(engine: ComputeEngine, name: s
     assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
 
 
-def test_a_closed_engine_takes_no_job(engine: ComputeEngine) -> None:
-    engine.close()
+def test_a_closed_engine_takes_no_job(closed: ComputeEngine) -> None:
     with pytest.raises(NoriaError, match="closed"):
-        engine.run(job("add", a=1, b=1))
+        closed.run(job("add", a=1, b=1))
     with pytest.raises(NoriaError, match="closed"):
-        next(engine.map(job("add", a=1), [{"b": 1}]))
+        next(closed.map(job("add", a=1), [{"b": 1}]))
 
 
 # --- many parts ---
@@ -126,21 +147,20 @@ def test_a_map_that_is_closed_begins_no_further_part(engine: ComputeEngine, tmp_
     results = engine.map(job("note"), [{"file": str(file)} for _ in range(100)])
     next(results)
     results.close()
-    begun = len(file.read_text())
-    assert begun < 50
-    assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
-    assert len(file.read_text()) == begun
+    for _ in range(20):
+        assert engine.run(job("add", a=1, b=1)) == {"sum": 2}
+    assert len(file.read_text()) < 20
 
 
 def test_results_wait_to_be_asked_for(engine: ComputeEngine, tmp_path: Path) -> None:
     """Otherwise memory would grow with the parts while their results are added up."""
     file = tmp_path / "begun"
-    results = engine.map(job("note"), [{"file": str(file)} for _ in range(200)])
+    results = engine.map(job("note"), [{"file": str(file)} for _ in range(100)])
     for _ in range(3):
         next(results)
-    assert len(file.read_text()) < 100
-    assert len(list(results)) == 197
-    assert len(file.read_text()) == 200
+    assert len(file.read_text()) < 50
+    assert len(list(results)) == 97
+    assert len(file.read_text()) == 100
 
 
 def test_another_job_runs_between_the_parts_of_a_map(engine: ComputeEngine) -> None:
@@ -186,8 +206,9 @@ def test_a_job_whose_process_dies_is_an_error_and_the_next_one_runs(local: Local
 
 @pytest.mark.chaos
 def test_a_process_that_was_killed_while_idle_is_replaced(local: LocalCompute) -> None:
-    os.kill(local.run(job("pid"))["pid"], signal.SIGKILL)
-    until(lambda: not _running(local))
+    before = local.run(job("pid"))["pid"]
+    os.kill(before, signal.SIGKILL)
+    until(lambda: not _alive(before))
     assert local.run(job("add", a=1, b=1)) == {"sum": 2}
 
 
@@ -227,15 +248,133 @@ LocalCompute().run(JobSpec("fakes.jobs:wait", {"file": sys.argv[1], "seconds": 6
 """
 
 
+@pytest.mark.chaos
+def test_closing_a_map_stops_the_parts_under_way(local: LocalCompute, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    results = local.map(job("wait", file=str(file)), [{"seconds": 0}, {"seconds": 60}])
+    next(results)
+    working = int(file.read_text())
+    results.close()
+    until(lambda: not _alive(working))
+    assert local.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+@pytest.mark.chaos
+def test_a_map_that_is_interrupted_does_not_wait_for_the_job_of_another(local: LocalCompute, tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    other = threading.Thread(target=lambda: _outcome(local, job("wait", file=str(file), seconds=60)))
+    other.start()
+    until(file.exists)
+    timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(local.map(job("add", a=1), [{"b": n} for n in range(9)]))
+    assert other.is_alive()
+    local.close()
+    other.join(10)
+
+
+def test_several_processes_work_side_by_side(pair: LocalCompute, tmp_path: Path) -> None:
+    """Each part waits for the other to have begun."""
+    folder = str(tmp_path)
+    parts = [{"name": "a", "other": "b"}, {"name": "b", "other": "a"}]
+    pids = {result["pid"] for result in pair.map(job("meet", folder=folder), parts)}
+    assert len(pids) == 2
+    assert len(list(pair.map(job("pid"), [{}] * 20))) == 20
+
+
+# --- Spark ---
+
+
+@pytest.mark.slow
+def test_spark_works_on_its_cores_side_by_side_in_processes_of_its_own(spark: SparkCompute, tmp_path: Path) -> None:
+    parts = [{"name": "a", "other": "b"}, {"name": "b", "other": "a"}]
+    pids = {result["pid"] for result in spark.map(job("meet", folder=str(tmp_path)), parts)}
+    assert len(pids | {os.getpid()}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_task_whose_process_dies_is_an_error_and_the_next_one_runs(spark: SparkCompute) -> None:
+    with pytest.raises(NoriaError, match="most likely because memory ran out"):
+        spark.run(job("die"))
+    assert spark.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_closing_a_map_stops_its_tasks(spark: SparkCompute, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    results = spark.map(job("wait"), [{"file": str(tmp_path / "b"), "seconds": 0}, {"file": str(file), "seconds": 60}])
+    next(results)
+    until(lambda: file.exists() and file.read_text() != "")
+    results.close()
+    until(lambda: not _alive(int(file.read_text())))
+    assert spark.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_session_whose_jvm_died_is_replaced(spark: SparkCompute) -> None:
+    from pyspark import SparkContext
+
+    spark.run(job("pid"))
+    SparkContext._gateway.proc.kill()
+    SparkContext._gateway.proc.wait(10)
+    assert spark.run(job("add", a=1, b=1)) == {"sum": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.usefixtures("spark")
+def test_nothing_of_spark_outlives_the_worker_that_is_killed(tmp_path: Path) -> None:
+    task, jvm = tmp_path / "task", tmp_path / "jvm"
+    worker = subprocess.Popen([sys.executable, "-c", _SPARK_WORKER, str(task), str(jvm), json.dumps(CONFIGURATION)])
+    until(lambda: task.exists() and task.read_text() != "")
+    worker.kill()
+    worker.wait(10)
+    until(lambda: not _alive(int(task.read_text())) and not _alive(int(jvm.read_text())))
+
+
+@pytest.mark.parametrize(("home", "said"), [(None, "there is none"), ("/nowhere", "/nowhere has none")])
+def test_a_missing_java_is_said_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, home: str | None, said: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("JAVA_HOME", home) if home else monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(MissingExtra, match=f"{said}.*default-jre-headless"):
+        SparkCompute().run(job("add", a=1, b=1))
+
+
+def test_a_missing_pyspark_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark_module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'noria\[spark\]'"):
+        SparkCompute().run(job("add", a=1, b=1))
+
+
+_SPARK_WORKER = """
+import json, sys, threading
+from pathlib import Path
+from pyspark import SparkContext
+from noria.adapters.spark import SparkCompute
+from noria.ports import JobSpec
+engine = SparkCompute("local[1]", json.loads(sys.argv[3]))
+engine.run(JobSpec("fakes.jobs:pid"))
+Path(sys.argv[2]).write_text(str(SparkContext._gateway.proc.pid))
+engine.run(JobSpec("fakes.jobs:wait", {"file": sys.argv[1], "seconds": 60}))
+"""
+
+
+def _outcome(engine: ComputeEngine, spec: JobSpec) -> None:
+    with contextlib.suppress(NoriaError):
+        engine.run(spec)
+
+
 def _alive(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-
-
-def _running(local: LocalCompute) -> bool:
-    return local._child is not None and local._child.alive()
 
 
 @pytest.mark.chaos

@@ -18,62 +18,108 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from noria.adapters.codec import error_from_json, error_to_json
+from noria.adapters.spreading import spread
 from noria.domain.errors import NoriaError
 from noria.ports import JobSpec
 
 NICE = 5
 """How much the child gives way to other processes."""
+_LOOK_AGAIN_S = 0.2
+"""How often who waits for a turn looks whether it is still wanted."""
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 class LocalCompute:
-    """`ports.ComputeEngine` on this machine: one job at a time, others wait their turn."""
+    """`ports.ComputeEngine` on this machine: a job for each process at a time, others wait their turn.
 
-    def __init__(self, *, threads: int | None = None) -> None:
-        self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
-        self._turn = threading.Lock()
-        self._child: _Child | None = None
+    Args:
+        processes: Children that may work at the same time; each starts when it is needed and stays.
+        threads: How many threads the libraries of a child may use; by default all cores but one, shared.
+    """
+
+    def __init__(self, *, processes: int = 1, threads: int | None = None) -> None:
+        self._processes = processes
+        self._threads = threads or max(1, ((os.cpu_count() or 2) - 1) // processes)
+        self._seats: queue.LifoQueue[_Child | None] = queue.LifoQueue()  # the one that worked last is the warmest
+        for _ in range(processes):
+            self._seats.put(None)
+        self._working: set[_Child] = set()
         self._closed = False
 
     def run(self, job: JobSpec) -> Mapping[str, Any]:
         """See `ports.ComputeEngine`."""
-        request = json.dumps({"function": job.function, "arguments": dict(job.arguments)})
-        with self._turn:
-            child = self._warm_child()
-            try:
-                reply = child.ask(request)
-            except BaseException:  # an interrupt: what the child says later would be taken for another job's result
+        return self._done(job, set(), threading.Event())
+
+    def map(self, job: JobSpec, parts: Sequence[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
+        """See `ports.ComputeEngine`: a part for each process, and the next one at hand."""
+        mine: set[_Child] = set()
+        stopped = threading.Event()
+
+        def work(part: Mapping[str, Any]) -> Mapping[str, Any]:
+            return self._done(JobSpec(job.function, {**job.arguments, **part}), mine, stopped)
+
+        def stop() -> None:
+            stopped.set()
+            for child in list(mine):
                 child.kill()
-                raise
+
+        return spread(work, parts, self._processes + 1, stop)
+
+    def close(self) -> None:
+        """Kill the children, with the jobs they are running."""
+        self._closed = True
+        for child in list(self._working):
+            child.kill()
+        for _ in range(self._processes):  # whoever waits for a job has seen that it ended
+            child_or_none = self._seats.get()
+            if child_or_none is not None:
+                child_or_none.kill()
+                child_or_none.dispose()
+        for _ in range(self._processes):
+            self._seats.put(None)
+
+    def _done(self, job: JobSpec, mine: "set[_Child]", stopped: threading.Event) -> Mapping[str, Any]:
+        """What a job returned; the child that does it is in that set meanwhile."""
+        request = json.dumps({"function": job.function, "arguments": dict(job.arguments)})
+        child = self._seat(stopped)
+        try:
+            child = self._warm(child)
+            self._working.add(child)
+            mine.add(child)
+            if self._closed:  # meanwhile: who closed us may not have seen this child
+                child.kill()
+            reply = child.ask(request)
             if reply is None:
                 raise self._death(job, child.kill())
+        except BaseException:  # an interrupt: what the child says later would be taken for another job's result
+            if child is not None:
+                child.kill()
+            raise
+        finally:
+            if child is not None:
+                self._working.discard(child)
+                mine.discard(child)
+            self._seats.put(child)
         if "error" in reply:
             raise error_from_json(reply["error"])
         value: Mapping[str, Any] = reply["value"]
         return value
 
-    def map(self, job: JobSpec, parts: Sequence[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
-        """See `ports.ComputeEngine`: one part after the other, in order."""
-        for part in parts:
-            yield self.run(JobSpec(job.function, {**job.arguments, **part}))
+    def _seat(self, stopped: threading.Event) -> "_Child | None":
+        """Wait for a turn, unless it is no longer wanted."""
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._seats.get(timeout=_LOOK_AGAIN_S)
+        raise NoriaError("Nobody waits for this part any more.")
 
-    def close(self) -> None:
-        """Kill the child, with the job it is running."""
-        self._closed = True
-        if self._child is not None:
-            self._child.kill()
-            with self._turn:  # whoever waits for the job has seen that it ended
-                self._child.dispose()
-
-    def _warm_child(self) -> "_Child":
+    def _warm(self, child: "_Child | None") -> "_Child":
+        """A child that can take a job: that one, if it is alive."""
         if self._closed:
             raise NoriaError("The compute engine is closed.", "Start a new one.")
-        if self._child is not None and not self._child.alive():
-            self._child.dispose()
-            self._child = None
-        if self._child is None:
-            self._child = _Child(self._threads)
-        return self._child
+        if child is not None and not child.alive():
+            child.dispose()
+            child = None
+        return child or _Child(self._threads)
 
     def _death(self, job: JobSpec, code: int) -> NoriaError:
         """What is said of a job whose process ended under it."""
@@ -126,7 +172,7 @@ class _Child:
 
     def dispose(self) -> None:
         """Close the pipes of a process that has ended."""
-        with contextlib.suppress(BrokenPipeError):  # the last request was never read
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the last request was never read; closed before
             self._process.communicate()
 
 

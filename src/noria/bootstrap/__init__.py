@@ -8,6 +8,7 @@ from noria.bootstrap.api_process import Api, api
 from noria.bootstrap.parts import (
     additions,
     cards,
+    counting,
     first_versions,
     follower,
     host,
@@ -47,6 +48,7 @@ __all__ = [
     "apply",
     "cards",
     "clock",
+    "counting",
     "first_versions",
     "follower",
     "host",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from noria.bootstrap.project import clock, state
 from noria.domain.deployment import CommandLine
-from noria.ports import Meters, ModelRegistry, RecordStore, StateStore
-from noria.settings import Policy, Project, Settings, secret
+from noria.ports import ComputeEngine, Meters, ModelRegistry, RecordStore, StateStore
+from noria.settings import Engine, Policy, Project, Settings, secret
 
 if TYPE_CHECKING:
     from noria.adapters.hosts.both import ProjectHost
@@ -63,6 +63,23 @@ def follower(settings: Settings) -> "Follower":
     from noria.serving.log.following import Follower
 
     return Follower(lambda: looking(settings.spool_dir), records(settings))
+
+
+def counting(settings: Settings) -> ComputeEngine:
+    """What does the work of monitors: an engine of its own, so that no window waits for a training run.
+
+    Raises:
+        MissingExtra: The project asks for Spark, and PySpark or Java isn't installed.
+    """
+    compute = settings.project.compute
+    if compute.engine is Engine.SPARK:
+        from noria.adapters.spark import SparkCompute, check_installed
+
+        check_installed()
+        return SparkCompute(compute.spark.master, compute.spark.configuration)
+    from noria.adapters.compute import LocalCompute
+
+    return LocalCompute(processes=compute.processes)
 
 
 def registry(settings: Settings) -> ModelRegistry:

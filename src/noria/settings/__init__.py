@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from noria.settings.basics import Duration, Name, Strict
+from noria.settings.compute import Compute, Engine, Spark
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
@@ -22,9 +23,11 @@ __all__ = [
     "Breaker",
     "Cache",
     "Command",
+    "Compute",
     "Deployment",
     "Duration",
     "Endpoint",
+    "Engine",
     "GgufModel",
     "Limits",
     "Log",
@@ -46,6 +49,7 @@ __all__ = [
     "Server",
     "Settings",
     "Span",
+    "Spark",
     "Strict",
     "Task",
     "Telemetry",

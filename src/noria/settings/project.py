@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from noria.settings.basics import Duration, Name, Strict
+from noria.settings.compute import Compute
 from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
@@ -105,6 +106,7 @@ class Project(Strict):
     notify: Notify = Field(default_factory=Notify)
     log: Log = Field(default_factory=Log)
     telemetry: Telemetry = Field(default_factory=Telemetry)
+    compute: Compute = Field(default_factory=Compute)
     endpoints: Mapping[Name, Endpoint] = Field(min_length=1)
 
     @model_validator(mode="after")
