@@ -29,7 +29,7 @@ NEEDED: Final = (
 _TEXTUAL: Final = ("input", "output", "prediction")
 
 Scorer = Callable[[Sequence[str | None]], Sequence[float | None]]
-"""Texts → a score for each, 0 to 1, or None where it can't say."""
+"""Texts → a score for each, 0 to 1, or None where it can't say (`adapters.scorers`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def observe(
             is there and null. None is for all that cost next to nothing. Bodies that nobody wants anything of aren't
             read.
         types: What features are known to be (`double` or `string`, by name): a value that is no number is a NaN then.
-        scorers: What measures texts besides, or instead of, the measures of that name.
+        scorers: What measures texts besides, or instead of, the measures of that name; what they raise is passed on.
     """
     rows = _seen(rows)
     read = _read(rows, columns)

@@ -5,6 +5,7 @@ conformance suite in `tests/ports/` that every adapter passes, and so does its f
 """
 
 from noria.ports.log import Part, PartFile, Poison, RecordSpool, RecordStore, RecordView, SpoolReader, Where
+from noria.ports.measures import TextScorer
 from noria.ports.models import ModelHost, ModelRegistry
 from noria.ports.plane import Chunks, Clock, Credentials, EntityReader, FrameReader, Meters, Upstream, UpstreamReply
 from noria.ports.state import Change, StateStore
@@ -43,6 +44,7 @@ __all__ = [
     "SpoolReader",
     "StateStore",
     "Steps",
+    "TextScorer",
     "Trainer",
     "TrainingJob",
     "TrainingResult",

@@ -10,6 +10,12 @@ from typing import Final
 import pyarrow as pa
 
 from noria.evaluation.texts.counting import empty, length, tokens_estimate
+from noria.evaluation.texts.language import language
+from noria.evaluation.texts.personal import pii
+from noria.evaluation.texts.readability import readability
+from noria.evaluation.texts.refusal import refusal
+from noria.evaluation.texts.repetition import repetition
+from noria.evaluation.texts.toxicity import toxicity
 
 Measuring = Callable[[pa.Array], pa.Array]
 
@@ -41,6 +47,12 @@ MEASURES: Final[Mapping[str, Measure]] = {
         Measure("length", _BOTH, length, _NUMBER, cheap=True),
         Measure("empty", _BOTH, empty, _NUMBER, cheap=True),
         Measure("tokens_estimate", _BOTH, tokens_estimate, _NUMBER),
+        Measure("language", _BOTH, language, pa.string()),
+        Measure("refusal", ("output",), refusal, _NUMBER),
+        Measure("repetition", _BOTH, repetition, _NUMBER),
+        Measure("readability", _BOTH, readability, _NUMBER),
+        Measure("pii", _BOTH, pii, _NUMBER),
+        Measure("toxicity", _BOTH, toxicity, _NUMBER),
     )
 }
 """Name → measure."""
