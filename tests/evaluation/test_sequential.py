@@ -1,12 +1,17 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from noria.domain.errors import InvalidData
+from noria.evaluation.cells import Categories, NumericBins
 from noria.evaluation.sequential import (
+    CELL_CONCENTRATIONS,
+    CONCENTRATIONS,
     SCORE_STEPS,
     bet,
     bet_counts,
@@ -37,10 +42,9 @@ def rng():
 def stream(rng, shift, *, looks=150, rows=100, reference=2000, bins=10):
     """Cumulative counts of a normal stream in bins at the quantiles of its reference."""
     before = rng.normal(size=reference)
-    edges = np.quantile(before, np.arange(1, bins) / bins)
-    now = np.searchsorted(edges, rng.normal(size=(looks, rows)) + shift)
-    counts = np.stack([np.bincount(look, minlength=bins) for look in now]).cumsum(axis=0)
-    return log_e_path(counts, np.bincount(np.searchsorted(edges, before), minlength=bins))
+    cells = NumericBins.fit(before, bins)
+    counts = np.stack([cells.count(look) for look in rng.normal(size=(looks, rows)) + shift]).cumsum(axis=0)
+    return log_e_path(counts, cells.count(before), cells.groupings, cells.ordered)
 
 
 def test_an_unchanged_stream_alarms_at_most_as_often_as_promised_over_many_looks(rng):
@@ -51,7 +55,21 @@ def test_an_unchanged_stream_alarms_at_most_as_often_as_promised_over_many_looks
 def test_a_stream_that_moved_is_found_soon(rng):
     delays = [int(np.argmax(path >= ALARM)) for path in (stream(rng, 0.3) for _ in range(30)) if path.max() >= ALARM]
     assert len(delays) == 30
-    assert np.median(delays) <= 6
+    assert np.median(delays) <= 3
+
+
+def test_a_long_tail_alarms_no_more_often_than_promised(rng):
+    """300 rows of a column with thousands of values: most of what comes was never seen."""
+    law = 1 / np.arange(1, 5001)
+    law /= law.sum()
+
+    def highest():
+        cells, reference = Categories.learnt(rng.choice(5000, 300, p=law))
+        looks = cells.assign(rng.choice(5000, 10_000, p=law)).reshape(100, 100)
+        counts = np.stack([np.bincount(look, minlength=cells.size) for look in looks]).cumsum(axis=0)
+        return log_e_path(counts, reference).max()
+
+    assert sum(highest() >= ALARM for _ in range(60)) <= 3 + 2 * math.sqrt(60 * 0.05 * 0.95)
 
 
 @given(cells, cells)
@@ -60,14 +78,104 @@ def test_the_evidence_of_counts_does_not_depend_on_the_order_of_the_cells(counts
     c, r = np.array(counts[:size]), np.array(reference[:size])
     turned = log_e_two_sample(c[::-1], r[::-1])
     assert log_e_two_sample(c, r) == pytest.approx(turned, abs=1e-6)
+    mirrored = log_e_two_sample(c[::-1], r[::-1], ordered=size)
+    assert log_e_two_sample(c, r, ordered=size) == pytest.approx(mirrored, abs=1e-6)
 
 
-def test_evidence_under_the_reference_has_expectation_one(rng):
+VIEWS = ({}, {"ordered": 3}, {"ordered": 2}, {"groupings": [np.array([0, 1, 0])]})
+
+
+def expectation(reference, rows, support, **views):
+    """Exact expected evidence after some rows, under the predictive law on some of the cells."""
+    outcomes = [c for c in itertools.product(range(rows + 1), repeat=len(reference)) if sum(c) == rows]
+    total = 0.0
+    for counts in outcomes:
+        if any(c and not held for c, held in zip(counts, support, strict=True)):
+            continue
+        inside = np.array(support, bool)
+        prior = (np.array(reference) + 0.5)[inside]
+        law = stats.dirichlet_multinomial.pmf(np.array(counts)[inside], prior, rows)
+        total += law * math.exp(log_e_two_sample(counts, reference, **views))
+    return total
+
+
+@pytest.mark.parametrize("views", VIEWS, ids=str)
+def test_evidence_under_the_reference_has_expectation_one(views):
     """Exact for a law drawn from the reference's posterior, which is what the promise is made for."""
-    reference = np.array([30, 50, 20])
-    laws = rng.dirichlet(reference + 0.5, size=20_000)
-    counts = np.stack([rng.multinomial(40, law) for law in laws])
-    assert np.exp(log_e_path(counts, reference)).mean() == pytest.approx(1, abs=0.1)
+    assert expectation([30, 50, 20], 7, [1, 1, 1], **views) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("views", VIEWS, ids=str)
+@pytest.mark.parametrize("support", [[1, 1, 1], [1, 1, 0]])
+def test_it_is_at_most_one_on_every_set_of_cells_if_the_reference_leaves_some_empty(views, support):
+    assert expectation([9, 4, 0], 6, support, **views) <= 1 + 1e-9
+
+
+def test_the_expectation_holds_given_what_was_seen_before(rng):
+    """A martingale: the mean of the evidence after one more row is the evidence before it."""
+    for views in VIEWS:
+        reference, counts = rng.integers(1, 30, 3), rng.integers(0, 30, 3)
+        held = reference + counts + 0.5
+        after = [log_e_two_sample(counts + row, reference, **views) for row in np.eye(3, dtype=int)]
+        assert np.dot(held / held.sum(), np.exp(after)) == pytest.approx(
+            math.exp(log_e_two_sample(counts, reference, **views)), rel=1e-9
+        )
+
+
+def test_evidence_agrees_with_scipy_where_the_ratio_is_written_out():
+    """One cell against all others and any change, each by scipy's laws, for an unordered column."""
+    reference, counts = np.array([40, 300, 60]), np.array([25, 60, 15])
+    held, rows = reference + 0.5, counts.sum()
+    shares = held / held.sum()
+
+    def ratio(seen, prior, at, taus):
+        law = stats.dirichlet_multinomial
+        alike = law.logpmf(seen, prior, rows)
+        return np.mean([math.exp(law.logpmf(seen, tau * at, rows) - alike) for tau in taus if tau <= held.sum()])
+
+    cells = [
+        ratio([c, rows - c], [h, held.sum() - h], np.array([p, 1 - p]), CELL_CONCENTRATIONS)
+        for c, h, p in zip(counts, held, shares, strict=True)
+    ]
+    wanted = (ratio(counts, held, shares, CONCENTRATIONS) + np.mean(cells)) / 2
+    assert log_e_two_sample(counts, reference) == pytest.approx(math.log(wanted), rel=1e-9)
+
+
+@pytest.mark.parametrize("rows", [10**3, 10**6, 10**9])
+def test_a_constant_never_is_evidence_however_long_it_stays(rows):
+    assert log_e_two_sample([0, rows, 0, 0], [0, 500, 0, 0], ordered=3) < 1
+    assert log_e_two_sample([0, rows, 0, 1], [0, 500, 0, 0], ordered=3) < ALARM
+
+
+def test_a_value_that_the_reference_never_held_does_not_hide_a_change_by_staying_away():
+    """The `missing` cell of a complete column: evidence is much the same as without it."""
+    reference, counts = np.full(10, 50), np.linspace(80, 120, 10).astype(int) * 10
+    alone = log_e_two_sample(counts, reference, ordered=10)
+    assert log_e_two_sample(np.append(counts, 0), np.append(reference, 0), ordered=10) == pytest.approx(alone, abs=1)
+
+
+def test_a_million_cells_and_a_billion_rows_keep_their_evidence_finite(rng):
+    reference, counts = rng.poisson(0.5, 10**6), rng.poisson(0.5, 10**6)
+    assert log_e_two_sample(counts, reference) < 1
+    much = np.array([4, 3, 2, 1]) * 10**9
+    assert log_e_two_sample(much, much, ordered=4) < 0
+    assert 1e6 < log_e_two_sample(much, much[::-1], ordered=4) < math.inf
+
+
+def test_a_whole_distribution_that_moves_a_little_is_found_sooner_if_its_order_is_known(rng):
+    moved = np.array([30, 40, 45, 48, 50, 52, 54, 56, 60, 65]) * 10
+    assert log_e_two_sample(moved, np.full(10, 500), ordered=10) > log_e_two_sample(moved, np.full(10, 500)) + 2
+
+
+def test_one_class_that_rises_is_found_among_many_however_many_stay_as_they_are():
+    reference = np.full(60, 100)
+    counts = np.full(60, 20)
+    counts[7] = 60
+    assert log_e_two_sample(counts, reference) > ALARM
+
+
+def test_without_a_reference_nothing_is_evidence():
+    assert log_e_two_sample([10**6, 5, 0], [0, 0, 0], ordered=3) == 0
 
 
 @pytest.mark.parametrize("reference", [[0, 0, 0], [5, 0, 0], [10**9, 1, 0]])

@@ -89,6 +89,10 @@ class TextCells:
         by_topic, by_band = np.repeat(topics, len(bands)), np.tile(bands, len(topics))
         return np.append(by_topic, len(topics)), np.append(by_band, len(bands))
 
+    @property
+    def ordered(self) -> int:
+        return 0
+
     def assign(self, values: Any) -> Ints:
         found = [self._cells(hashed(part)) for part in _chunks(listed(values))]
         return np.concatenate(found) if found else np.empty(0, np.int64)

@@ -69,7 +69,7 @@ def fold_counts(
         folded_until=place.window.end,
         rows=int(total.sum()),
         counts=tuple(total.tolist()),
-        log_e=log_e_two_sample(total, reference.counts, reference.cells.groupings),
+        log_e=log_e_two_sample(total, reference.counts, reference.cells.groupings, reference.cells.ordered),
         log_threshold=threshold,
         numbers=_numbers(js_distance=sizes.js_distance, population_stability_index=sizes.population_stability_index),
     )

@@ -12,7 +12,7 @@ One page for each kind of evidence: `counts` (numbers, categories, texts), `scor
 """
 
 from noria.evaluation.sequential.blocks import PRUDENCE, log_e_block
-from noria.evaluation.sequential.counts import CONCENTRATIONS, log_e_path, log_e_two_sample
+from noria.evaluation.sequential.counts import CELL_CONCENTRATIONS, CONCENTRATIONS, TILTS, log_e_path, log_e_two_sample
 from noria.evaluation.sequential.many import e_bh, log_threshold
 from noria.evaluation.sequential.paired import NonInferiority, non_inferiority
 from noria.evaluation.sequential.scores import (
@@ -27,10 +27,12 @@ from noria.evaluation.sequential.scores import (
 )
 
 __all__ = [
+    "CELL_CONCENTRATIONS",
     "CONCENTRATIONS",
     "PRUDENCE",
     "SCORE_STEPS",
     "STAKES",
+    "TILTS",
     "NonInferiority",
     "bet",
     "bet_counts",
