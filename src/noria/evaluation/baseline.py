@@ -16,12 +16,15 @@ from functools import cached_property
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from noria.domain.errors import StorageCorrupted
+from noria.evaluation.arrays import is_column, readable
 from noria.evaluation.cells import Categories, Cells, Ints, NumericBins, ScoreGrid
 from noria.evaluation.faults import FaultGrid
 from noria.evaluation.quality import wilson
+from noria.evaluation.states import ColumnState
 from noria.evaluation.topics import TextCells
 from noria.settings import MonitorName
 
@@ -54,11 +57,25 @@ class Reference(Generic[C]):
     Attributes:
         since: End of the records that it was made from, if it was made from the traffic: what came before is no
             evidence, for the reference holds it already.
+        kept: What else is known of those rows, the bytes of their ColumnState; empty in files of the first format.
     """
 
     cells: C
     counts: Ints
     since: datetime | None = None
+    kept: bytes = b""
+
+    @classmethod
+    def of(cls, name: str, cells: C, values: Any, since: datetime | None = None) -> "Reference[C]":
+        """The reference of values, a column of Arrow or whatever makes one."""
+        state = ColumnState.of(name, values if is_column(values) else pa.array(values), cells)
+        return cls(cells, state.cells, since, state.to_bytes())
+
+    def state(self, name: str) -> ColumnState:
+        """What is known of the reference's rows."""
+        if self.kept:
+            return ColumnState.from_bytes(self.kept)
+        return ColumnState(name=name, count=int(self.counts.sum()), cells=self.counts)
 
     @cached_property
     def digest(self) -> str:
@@ -109,12 +126,12 @@ class Baseline:
         """
         text, length = TextCells.fit(fit_texts, seed), NumericBins.fit(lengths(fit_texts))
         references: dict[str, Reference[Any]] = {
-            "input": Reference(text, text.count(count_texts)),
-            "input_length": Reference(length, length.count(lengths(count_texts))),
+            "input": Reference.of("input", text, _texts(count_texts)),
+            "input_length": Reference.of("input_length", length, pa.array(lengths(count_texts), pa.float64())),
         }
         if predictions is not None:
             classes = Categories.fit(predictions)
-            references["prediction"] = Reference(classes, classes.count(predictions))
+            references["prediction"] = Reference.of("prediction", classes, _texts(predictions))
         right = [] if correct is None else list(correct)
         floors = {MonitorName.QUALITY.value: wilson(sum(right), len(right), FLOOR_CONFIDENCE).low} if right else {}
         return cls(references=references, floors=floors, rows=len(count_texts))
@@ -156,6 +173,7 @@ class Baseline:
         for number, (name, reference) in enumerate(self.references.items()):
             arrays |= {f"{number}.{key}": array for key, array in reference.cells.to_arrays().items()}
             arrays[f"{number}.counts"] = reference.counts
+            arrays[f"{number}.state"] = np.frombuffer(reference.kept, np.uint8)
             since = None if reference.since is None else reference.since.isoformat()
             columns.append({"name": name, "kind": _kind(reference.cells), "since": since})
         facts = {"format": _FORMAT, "columns": columns, "floors": dict(self.floors), "rows": self.rows}
@@ -211,4 +229,9 @@ def _first_format(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Reference[Any
 def _reference(kind: str, arrays: Mapping[str, NDArray[Any]], prefix: str, since: str | None = None) -> Reference[Any]:
     own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     end = None if since is None else datetime.fromisoformat(since)
-    return Reference(_KINDS[kind].from_arrays(own), own["counts"], end)
+    kept = own["state"].tobytes() if "state" in own else b""
+    return Reference(_KINDS[kind].from_arrays(own), own["counts"], end, kept)
+
+
+def _texts(values: Sequence[str]) -> pa.Array:
+    return pa.array([None if value is None else readable(str(value)) for value in values], pa.string())

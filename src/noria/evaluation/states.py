@@ -267,6 +267,6 @@ def _wider(parts: list[ColumnState]) -> str:
 
 def _added(parts: list[ColumnState]) -> Ints:
     sizes = {part.cells.size for part in parts if part.count - part.nulls or part.cells.size}
-    if len(sizes) != 1:
+    if len(sizes) != 1 or not max(sizes):
         return np.empty(0, np.int64)
     return np.asarray(np.sum([part.cells for part in parts if part.cells.size], axis=0, dtype=np.int64))
