@@ -250,7 +250,7 @@ class _Once:
         self._cells = cells
         self._known = texts(pc.unique(values.drop_null()))
         self._placed = cells.assign(self._known)
-        self.size, self.names, self.groupings = cells.size, cells.names, cells.groupings
+        self.size, self.names, self.groupings, self.ordered = cells.size, cells.names, cells.groupings, 0
         self.to_arrays = cells.to_arrays
 
     def assign(self, values: Any) -> Ints:
