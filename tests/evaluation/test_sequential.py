@@ -20,6 +20,7 @@ from noria.evaluation.sequential import (
     log_detector,
     log_e_bets,
     log_e_block,
+    log_e_groups,
     log_e_path,
     log_e_two_sample,
     log_threshold,
@@ -359,6 +360,60 @@ def test_a_block_without_a_past_or_without_one_of_the_two_says_nothing():
     assert log_e_block((1, 10), (0, 0), (1, 10), (5, 10)) == 0
 
 
+# --- parity
+
+
+def expected_parity(sizes, past, rate):
+    """Exact expectation of a block's evidence when all groups fail at one rate."""
+    total = 0.0
+    for failed in itertools.product(*(range(n + 1) for n in sizes)):
+        law = math.prod(stats.binom.pmf(f, n, rate) for f, n in zip(failed, sizes, strict=True))
+        total += law * math.exp(log_e_groups(list(zip(failed, sizes, strict=True)), past))
+    return total
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (1, 1, 1), (6, 2, 1), (4, 0, 3)])
+@pytest.mark.parametrize("rate", [0.01, 0.2, 0.7])
+def test_a_block_of_groups_is_an_e_variable_whatever_its_sizes(sizes, rate):
+    past = [(3, 40), (30, 60), (0, 0)][: len(sizes)]
+    assert expected_parity(sizes, past, rate) <= 1 + 1e-9
+
+
+def parity(rng, rates, shares, *, blocks=120, block=50):
+    """Evidence after each block."""
+    past, log_e, path = [(0, 0)] * len(rates), 0.0, []
+    for sizes in rng.multinomial(block, shares, size=blocks):
+        now = [(int(rng.binomial(n, rate)), int(n)) for n, rate in zip(sizes, rates, strict=True)]
+        log_e += log_e_groups(now, past)
+        past = [(f + a, n + b) for (f, n), (a, b) in zip(past, now, strict=True)]
+        path.append(log_e)
+    return np.array(path)
+
+
+def test_groups_that_are_served_alike_are_rarely_called_unequal(rng):
+    alarms = sum(parity(rng, [0.1] * 4, [0.4, 0.3, 0.2, 0.1]).max() >= ALARM for _ in range(100))
+    assert alarms <= 5 + 2 * math.sqrt(100 * 0.05 * 0.95)
+
+
+def test_a_group_that_is_served_worse_is_found(rng):
+    paths = [parity(rng, [0.1, 0.1, 0.1, 0.3], [0.4, 0.3, 0.2, 0.1]) for _ in range(20)]
+    assert np.median([int(np.argmax(path >= ALARM)) or 999 for path in paths]) <= 25
+
+
+@given(st.permutations(range(3)))
+def test_the_order_of_the_groups_does_not_matter(order):
+    block, past = [(3, 10), (1, 20), (9, 15)], [(10, 90), (5, 40), (0, 7)]
+    turned = log_e_groups([block[i] for i in order], [past[i] for i in order])
+    assert turned == pytest.approx(log_e_groups(block, past), abs=1e-12)
+
+
+def test_groups_without_a_past_or_without_company_say_nothing():
+    assert log_e_groups([(1, 2), (0, 3)], [(0, 0), (0, 0)]) == 0
+    assert log_e_groups([(1, 2), (0, 0)], [(1, 9), (0, 9)]) == 0
+    with pytest.raises(ValueError, match="shorter"):
+        log_e_groups([(1, 2), (0, 3)], [(0, 1)])
+
+
 # --- gates
 
 
@@ -384,6 +439,24 @@ def test_the_bounds_hold_and_agree_with_the_evidence(rng):
         assert (found.log_e >= ALARM) == (found.lower >= -0.03)
         covered += found.lower <= 0.02 <= found.upper
     assert covered >= 52
+
+
+def test_the_confidence_sequence_narrows_and_holds_at_every_look_at_once(rng):
+    missed = 0
+    for _ in range(60):
+        found = non_inferiority(pairs(rng, 0.02, 400), 0.03)
+        looks = found.sequence
+        assert (looks[-1].rows, looks[-1].lower, looks[-1].upper) == (400, found.lower, found.upper)
+        assert [b.rows for b in looks] == sorted({b.rows for b in looks})
+        assert all(a.lower <= b.lower and b.upper <= a.upper for a, b in itertools.pairwise(looks))
+        missed += not all(b.lower <= 0.02 <= b.upper for b in looks)
+    assert missed <= 6 + 2 * math.sqrt(60 * 0.1 * 0.9)
+
+
+def test_a_single_row_has_bounds_too():
+    found = non_inferiority([1], 0.03)
+    assert (found.rows, len(found.sequence)) == (1, 1)
+    assert -1 <= found.lower <= found.upper == 1
 
 
 def test_the_order_of_the_rows_does_not_make_a_candidate_pass():

@@ -11,10 +11,10 @@ One page for each kind of evidence: `counts` (numbers, categories, texts), `scor
 (failures of two or more groups), `paired` (two models on the same rows), `many` (several monitors at once).
 """
 
-from noria.evaluation.sequential.blocks import PRUDENCE, log_e_block
+from noria.evaluation.sequential.blocks import GROUP_PRUDENCE, PRUDENCE, log_e_block, log_e_groups
 from noria.evaluation.sequential.counts import CELL_CONCENTRATIONS, CONCENTRATIONS, TILTS, log_e_path, log_e_two_sample
 from noria.evaluation.sequential.many import e_bh, log_threshold
-from noria.evaluation.sequential.paired import NonInferiority, non_inferiority
+from noria.evaluation.sequential.paired import Bounds, NonInferiority, non_inferiority
 from noria.evaluation.sequential.scores import (
     SCORE_STEPS,
     STAKES,
@@ -29,10 +29,12 @@ from noria.evaluation.sequential.scores import (
 __all__ = [
     "CELL_CONCENTRATIONS",
     "CONCENTRATIONS",
+    "GROUP_PRUDENCE",
     "PRUDENCE",
     "SCORE_STEPS",
     "STAKES",
     "TILTS",
+    "Bounds",
     "NonInferiority",
     "bet",
     "bet_counts",
@@ -41,6 +43,7 @@ __all__ = [
     "log_detector",
     "log_e_bets",
     "log_e_block",
+    "log_e_groups",
     "log_e_path",
     "log_e_two_sample",
     "log_threshold",
