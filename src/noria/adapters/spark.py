@@ -65,7 +65,7 @@ class SparkCompute:
 
     def map(self, job: JobSpec, parts: Sequence[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
         """See `ports.ComputeEngine`: as many parts at a time as Spark has cores, and some more that wait for them."""
-        spark = self._session()
+        spark = self.session()
         group = f"noria-{uuid.uuid4().hex}"
 
         def work(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -114,7 +114,13 @@ class SparkCompute:
             "Every machine of the cluster needs Noria and the same Python as this one; Spark's log says more.",
         )
 
-    def _session(self) -> "SparkContext":
+    def session(self) -> "SparkContext":
+        """The session, begun if it isn't yet, and anew if its JVM died.
+
+        Raises:
+            MissingExtra: PySpark or Java isn't installed.
+            NoriaError: Spark does not start, or the engine is closed.
+        """
         with self._beginning:
             if self._closed:
                 raise NoriaError("The compute engine is closed.", "Start a new one.")
