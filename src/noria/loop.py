@@ -23,9 +23,11 @@ from noria.domain.events import (
     ScheduleDue,
     VersionPromoted,
     WindowClosed,
+    WindowJudged,
 )
 from noria.governance.cards import Cards
 from noria.monitoring.alerts import Alerts
+from noria.monitoring.measuring import Quality
 from noria.monitoring.monitors import Monitors
 from noria.ports import Handlers, Notifier, StateStore, Steps
 from noria.release.gates import Release
@@ -57,6 +59,7 @@ class Rooms:
     """The services whose methods are the loop's handlers."""
 
     monitors: Monitors
+    quality: Quality
     alerts: Alerts
     notifications: Notifications
     triggers: Triggers
@@ -69,7 +72,8 @@ class Rooms:
 def handlers(rooms: Rooms) -> Handlers:
     """Event → what it sets off, in order."""
     return {
-        WindowClosed: (rooms.monitors.evaluate,),
+        WindowClosed: (rooms.monitors.evaluate, rooms.quality.measure),
+        WindowJudged: (rooms.quality.measure,),
         DriftDetected: (rooms.alerts.raise_alert,),
         QualityDropped: (rooms.alerts.raise_alert,),
         AlertRaised: (rooms.notifications.deliver, rooms.triggers.consider),

@@ -31,6 +31,9 @@ log = logging.getLogger("noria.worker")
 TURN_S = 0.1
 """Pause between two turns of a lane, in seconds."""
 
+LATE_LABELS_S = 60.0
+"""Between two looks for labels of windows that are closed, in seconds: what came meanwhile is measured together."""
+
 A_TURN, EVERYTHING = 20_000, sys.maxsize
 """Entries of each spool that are shipped in one go while the wheel turns, and at the end."""
 
@@ -60,6 +63,7 @@ class Worker:
         self.log_lane: tuple[Duty, ...] = (
             ("ship the log", 1.0, self._ship),
             ("close windows", 0.5, self._close_windows),
+            ("look for late labels", LATE_LABELS_S, self._look_for_late_labels),
             ("hand events to their workflows", 0.1, self._dispatch),
             ("move rollouts", 0.5, self._move_rollouts),
             ("look at schedules and labels", 1.0, self._look_at_triggers),
@@ -131,6 +135,11 @@ class Worker:
         watermark = self.loop.shipper.watermark()
         if watermark is not None:
             self.loop.windows.close_due(self.loop.settings.project, watermark)
+
+    def _look_for_late_labels(self) -> None:
+        watermark = self.loop.shipper.watermark()
+        if watermark is not None:
+            self.loop.late.look(self.loop.settings.project, watermark)
 
     def _dispatch(self) -> None:
         """Hand events over; one that was handed over before is left alone by the durable engine."""

@@ -55,8 +55,24 @@ class Traffic:
         self.records = records
         self._number = itertools.count(1)
 
-    def ask(self, texts, answers, at=BEGIN, *, version="1", route="champion", outcome="answered", within=HOUR):
-        """One request for each text, spread over a span of time; returns their ids."""
+    def ask(
+        self,
+        texts,
+        answers,
+        at=BEGIN,
+        *,
+        version="1",
+        route="champion",
+        outcome="answered",
+        within=HOUR,
+        chances=None,
+        requester=None,
+        metadata=None,
+    ):
+        """One request for each text, spread over a span of time; returns their ids.
+
+        An answer that is a dict is the response itself; `chances` are the probabilities beside the predictions.
+        """
         rows, step = [], within / max(len(texts), 1)
         for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
             moment = at + i * step
@@ -69,7 +85,9 @@ class Traffic:
                     "request": text
                     if isinstance(text, bytes | str) and str(text).startswith("{")
                     else as_request(text),
-                    "response": json.dumps({"predictions": [answer]}),
+                    "response": json.dumps(_response(answer, chances[i] if chances else None)),
+                    "requester": requester,
+                    "metadata": list((metadata or {}).items()),
                     "status_code": 200,
                     "execution_duration_ms": 5 + i % 7,
                     "endpoint": "triage",
@@ -82,7 +100,7 @@ class Traffic:
         self._append("inference", rows, INFERENCE)
         return [row["databricks_request_id"] for row in rows]
 
-    def say(self, ids, labels, at=BEGIN, scores=None, feedback_ids=None):
+    def say(self, ids, labels, at=BEGIN, scores=None, feedback_ids=None, source="human"):
         """Feedback on these requests, all at one moment."""
         feedback_ids = feedback_ids or [f"f{next(self._number)}" for _ in ids]
         rows = [
@@ -94,7 +112,7 @@ class Traffic:
                 "feedback_date": at.date(),
                 "label": label,
                 "score": score,
-                "source": "human",
+                "source": source,
             }
             for name, label, score, feedback_id in zip(
                 ids, labels, scores or [None] * len(ids), feedback_ids, strict=True
@@ -105,6 +123,17 @@ class Traffic:
     def _append(self, table, rows, schema):
         if rows:
             self.records.append(table, pa.Table.from_pylist(rows, schema=schema), "test", next(self._number))
+
+
+def _response(answer, chances):
+    if isinstance(answer, dict):
+        return answer
+    return {"predictions": [answer]} | ({"probabilities": [chances]} if chances else {})
+
+
+def completion(text):
+    """A chat's answer."""
+    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
 def as_request(text):

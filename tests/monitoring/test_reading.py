@@ -113,3 +113,10 @@ def test_one_id_on_two_answers_is_two_statements(records, traffic):
     ids = traffic.ask(["a", "b"], ["x", "x"])
     traffic.say(ids, ["x", "x"], BEGIN + 2 * HOUR, feedback_ids=["1", "1"])
     assert judged(records) == [1, 1]
+
+
+def test_what_judges_say_is_no_word_of_people(records, traffic):
+    ids = traffic.ask(["a", "b"], ["x", "x"])
+    traffic.say(ids, [None, None], scores=[0.5, 0.5])
+    traffic.say(ids, [None, None], BEGIN + 2 * HOUR, scores=[0.0, 0.0], source="judge:polite")
+    assert judged(records) == [0.5, 0.5]

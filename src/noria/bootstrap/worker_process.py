@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from noria.adapters.telemetry.exports import Telemetry
     from noria.governance.retention import Retention
     from noria.loop import Rooms
+    from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
     from noria.ports import ComputeEngine, EntityReader, Workflows
     from noria.release.fleet import Fleet
@@ -42,6 +43,7 @@ class Loop:
     spools: "SpoolFolder"
     shipper: "Shipper"
     windows: "Windows"
+    late: "LateLabels"
     retention: "Retention"
     rooms: "Rooms"
     fleet: "Fleet"
@@ -64,6 +66,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.adapters.workflows import DbosWorkflows
     from noria.governance.retention import Retention
     from noria.loop import handlers
+    from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
     from noria.release.fleet import Fleet
     from noria.serving.log.shipping import Shipper
@@ -90,6 +93,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             spools=spools,
             shipper=Shipper(spools.readers, tables, times, told=told.shipped if told else None),
             windows=Windows(store, tables),
+            late=LateLabels(store, tables),
             retention=Retention(store, tables, times),
             rooms=rooms,
             fleet=Fleet(store, models, servers, times),
@@ -117,9 +121,11 @@ def _rooms(
 ) -> "Rooms":
     from noria.adapters.notify import notifiers
     from noria.adapters.redactor import SocketReader
+    from noria.bootstrap.quality_job import FUNCTION
     from noria.loop import Notifications, Rooms
     from noria.monitoring.alerts import Alerts
     from noria.monitoring.baselines import Baselines
+    from noria.monitoring.measuring import Quality
     from noria.monitoring.monitors import Monitors
     from noria.release.case import Rows
     from noria.release.gates import Release
@@ -170,6 +176,7 @@ def _rooms(
     )
     return Rooms(
         monitors=monitors,
+        quality=Quality(store, tables, compute, project, FUNCTION, str(settings.tables_dir)),
         alerts=Alerts(store, times, monitors.moved),
         notifications=Notifications(store, notifiers(settings)),
         triggers=Triggers(store, tables, times, lambda: project),

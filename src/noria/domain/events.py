@@ -22,6 +22,20 @@ class WindowClosed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowJudged:
+    """More was said of answers of a window that is closed; `at` tells one look from the next."""
+
+    endpoint: str
+    start: datetime
+    end: datetime
+    at: datetime
+
+    @property
+    def id(self) -> str:
+        return f"judged:{self.endpoint}:{self.start.isoformat()}:{self.end.isoformat()}:{self.at.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftDetected:
     """A drift monitor's evidence reached its threshold.
 
@@ -201,6 +215,7 @@ class RolledBack:
 
 Event = (
     WindowClosed
+    | WindowJudged
     | DriftDetected
     | QualityDropped
     | AlertRaised

@@ -16,13 +16,14 @@ from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.evaluation.payloads import inputs, outputs
 from noria.evaluation.statements import statements
+from noria.monitoring.judged import JUDGE
 from noria.ports import RecordStore
 
 _ANSWERS = ["databricks_request_id", "route", "model_name", "model_version", "outcome", "response"]
 _RECORDS = [
     *_ANSWERS, "request", "status_code", "execution_duration_ms", "ttft_ms", "input_tokens", "output_tokens",
 ]  # fmt: skip
-_FEEDBACK = ["feedback_id", "request_id", "feedback_time", "label", "score"]
+_FEEDBACK = ["feedback_id", "request_id", "feedback_time", "label", "score", "source"]
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 _HOUR = timedelta(hours=1)
 _SKEW = timedelta(seconds=5)
@@ -84,7 +85,7 @@ def read_judgements(
 
 
 def _said_anew(records: RecordStore, endpoint: str, since: datetime, until: datetime) -> list[dict[str, Any]]:
-    """What was said in a span of time and had not been said before, oldest first."""
+    """What people said in a span of time and had not said before, oldest first; judges are monitored on their own."""
     rows = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=since, until=until).to_pylist()
     if not rows:
         return []
@@ -94,7 +95,8 @@ def _said_anew(records: RecordStore, endpoint: str, since: datetime, until: date
     if asked < since:  # nobody judges an answer before it was asked for
         found = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=asked, until=since)
         earlier = found.filter(pc.is_in(found["feedback_id"], pa.array(ids, pa.string()))).to_pylist()
-    return [row for row in statements([*earlier, *rows]) if row["feedback_time"] >= since]
+    by_people = [row for row in (*earlier, *rows) if not (row["source"] or "").startswith(JUDGE)]
+    return [row for row in statements(by_people) if row["feedback_time"] >= since]
 
 
 def _ids(names: Iterable[str | None]) -> list[str]:
