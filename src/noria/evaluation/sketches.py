@@ -75,8 +75,10 @@ def quantiles(sketch: bytes, ranks: Floats) -> list[float]:
 def distinct_sketch(hashes: Hashes) -> bytes:
     """Of the hashes of values: the sorted hashes themselves while they are few, else registers."""
     rising = np.sort(hashes)
-    different = rising[np.concatenate([[True], rising[1:] != rising[:-1]])] if rising.size else rising
-    return different.tobytes() if different.size <= EXACT else _registers(different).tobytes()
+    repeated = rising[1:] == rising[:-1]
+    if rising.size - np.count_nonzero(repeated) > EXACT:
+        return _registers(rising).tobytes()
+    return bytes(np.concatenate([rising[:1], rising[1:][~repeated]]).tobytes())
 
 
 def merge_distinct(sketches: Iterable[bytes]) -> bytes:
@@ -101,13 +103,16 @@ def _is_dense(sketch: bytes) -> bool:
     return len(sketch) == REGISTERS
 
 
-def _registers(hashes: Hashes) -> NDArray[np.uint8]:
-    place = (hashes >> np.uint64(_RANKS)).astype(np.int64)
-    rest = hashes & np.uint64(2**_RANKS - 1)
-    rank = _RANKS + 1 - np.frexp(rest.astype(np.float64))[1]
-    registers = np.zeros(REGISTERS, np.uint8)
-    np.maximum.at(registers, place, rank.astype(np.uint8))
-    return registers
+def _registers(rising: Hashes) -> NDArray[np.uint8]:
+    """The most leading zeros, and one more, of the rest of all hashes that begin with a register's number.
+
+    Of rising hashes the first with that number has them.
+    """
+    starts = np.searchsorted(rising, np.arange(REGISTERS, dtype=np.uint64) << np.uint64(_RANKS))
+    least = rising[np.minimum(starts, rising.size - 1)]
+    held = (starts < rising.size) & (least >> np.uint64(_RANKS) == np.arange(REGISTERS, dtype=np.uint64))
+    rest = (least & np.uint64(2**_RANKS - 1)).astype(np.float64)
+    return np.where(held, _RANKS + 1 - np.frexp(rest)[1], 0).astype(np.uint8)
 
 
 def _estimate(registers: NDArray[np.uint8]) -> float:

@@ -34,7 +34,7 @@ from noria.evaluation.arrays import (
     plain,
     texts,
 )
-from noria.evaluation.cells import Cells, NumericBins, ScoreGrid, numbers, tally
+from noria.evaluation.cells import Cells, NumericBins, numbers, tally
 from noria.evaluation.sketches import (
     distinct_sketch,
     frequent_sketch,
@@ -202,7 +202,8 @@ def _of_numbers(found: Floats, kind: str, facts: dict[str, Any]) -> _Counted:
         return rising, np.empty(0, np.int64)
     facts |= {"low": float(rising[0]), "high": float(rising[-1])}
     first = np.flatnonzero(np.concatenate([[True], rising[1:] != rising[:-1]]))
-    different, times = rising[first], np.diff(np.append(first, rising.size))
+    different = rising if first.size == rising.size else rising[first]
+    times = np.diff(np.append(first, rising.size))
     facts["hll"] = distinct_sketch(hash_numbers(different))
     if kind == BOOLEAN:
         facts["items"] = frequent_sketch(texts(pa.array(different == 1)), times)
@@ -228,8 +229,12 @@ def _of_texts(known: Column, facts: dict[str, Any]) -> _Counted:
 
 
 def _in_cells(cells: Cells, different: Any, times: Ints) -> Ints:
-    """How many values fall into each cell."""
-    if isinstance(cells, NumericBins | ScoreGrid):
+    """How many values fall into each cell. Numbers rise, so that in bins only the edges have to be found."""
+    if isinstance(cells, NumericBins) and isinstance(different, np.ndarray):
+        seen = np.concatenate([[0], times.cumsum()])
+        below = seen[np.searchsorted(different, cells.edges)]
+        return np.diff(np.concatenate([[0], below, seen[[-1, -1]]])).astype(np.int64)
+    if cells.ordered:
         found = numbers(different)
         known = ~np.isnan(found)
         return tally(cells.assign(found[known]), cells.size, times[known])
