@@ -243,9 +243,11 @@ def _in_cells(cells: Cells, different: Any, times: Ints) -> Ints:
 
 
 def _moments(values: Floats) -> tuple[int, float, float]:
-    """Count, mean and sum of squares about the mean; infinity where a double is too small for it."""
+    """Count, mean and sum of squares about the mean of rising values; infinity where a double is too small for it."""
     if not values.size:
         return 0, 0.0, 0.0
+    if values[0] == values[-1]:
+        return values.size, float(values[0]), 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(values.mean())
         if not math.isfinite(mean):
@@ -261,7 +263,8 @@ def _chan(one: tuple[int, float, float], other: tuple[int, float, float]) -> tup
         return one if n else other
     both = n + k
     apart = mean_of_other - mean
-    return both, mean * (n / both) + mean_of_other * (k / both), m2 + m2_of_other + apart * apart * (n / both) * k
+    middle = mean + apart * (k / both) if math.isfinite(apart) else mean * (n / both) + mean_of_other * (k / both)
+    return both, middle, m2 + m2_of_other + apart * apart * (n / both) * k
 
 
 def _wider(parts: list[ColumnState]) -> str:
