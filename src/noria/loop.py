@@ -1,13 +1,12 @@
 """The feedback loop on one page: what each event sets off.
 
 Handlers are durable and run at least once; each is idempotent by its event's id. What they do is in their rooms:
-here is only who answers to what. A handler that fails is retried step by step and never dropped.
+here is only who answers to what. A handler that fails is retried step by step and never dropped. People are told of
+alerts by the outbox, which each change of an alert fills in its own transaction.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noria.domain.alert import Alert
 from noria.domain.events import (
     AlertRaised,
     CandidateRegistered,
@@ -26,32 +25,14 @@ from noria.domain.events import (
     WindowJudged,
 )
 from noria.governance.cards import Cards
-from noria.monitoring.alerts import Alerts
+from noria.monitoring.alerts import Alerts, Rules
 from noria.monitoring.measuring import Quality
 from noria.monitoring.monitors import Monitors
-from noria.ports import Handlers, Notifier, StateStore, Steps
+from noria.ports import Handlers
 from noria.release.gates import Release
 from noria.release.rollouts import Rollouts
 from noria.training.pipeline import Pipeline
 from noria.training.triggers import Triggers
-
-
-@dataclass(frozen=True, slots=True)
-class Notifications:
-    """Tells every notifier of an alert, each in a step of its own, so that one that fails is retried alone."""
-
-    state: StateStore
-    notifiers: Sequence[Notifier]
-
-    def deliver(self, event: AlertRaised, step: Steps) -> None:
-        """Deliver the alert that an event names."""
-        for notifier in self.notifiers:
-            step(f"notify {notifier.name}", self._tell, notifier, event.alert_id)
-
-    def _tell(self, notifier: Notifier, alert_id: str) -> None:
-        alert = self.state.get(Alert, alert_id)
-        assert alert is not None, f"alert {alert_id} was raised, so it is in the state"
-        notifier.notify(alert)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +41,8 @@ class Rooms:
 
     monitors: Monitors
     quality: Quality
+    rules: Rules
     alerts: Alerts
-    notifications: Notifications
     triggers: Triggers
     pipeline: Pipeline
     release: Release
@@ -72,11 +53,11 @@ class Rooms:
 def handlers(rooms: Rooms) -> Handlers:
     """Event → what it sets off, in order."""
     return {
-        WindowClosed: (rooms.monitors.evaluate, rooms.quality.measure),
-        WindowJudged: (rooms.quality.measure,),
+        WindowClosed: (rooms.monitors.evaluate, rooms.quality.measure, rooms.rules.judge),
+        WindowJudged: (rooms.quality.measure, rooms.rules.judge),
         DriftDetected: (rooms.alerts.raise_alert,),
         QualityDropped: (rooms.alerts.raise_alert,),
-        AlertRaised: (rooms.notifications.deliver, rooms.triggers.consider),
+        AlertRaised: (rooms.triggers.consider,),
         ScheduleDue: (rooms.triggers.consider,),
         LabelsArrived: (rooms.triggers.consider,),
         RetrainRequested: (rooms.triggers.consider,),

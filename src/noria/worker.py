@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ from noria.adapters.spool.recovery import close_orphans
 from noria.bootstrap import Loop
 from noria.domain.errors import AlreadyRunning, NoriaError, NotDelivered, StorageCorrupted
 from noria.domain.status import AppliedProject, Heartbeat, SpoolStatus
+from noria.ports import NOTIFIER
 from noria.tables import SCHEMAS
 
 log = logging.getLogger("noria.worker")
@@ -40,10 +42,18 @@ A_TURN, EVERYTHING = 20_000, sys.maxsize
 STOPS = (signal.SIGTERM, signal.SIGINT)
 """What asks the worker to stop."""
 
+DEAF = timedelta(minutes=10)
+"""A notifier that delivers nothing for so long is an alert of its own."""
+
 LOCK_PATIENCE_S = 1.0
 """Model servers look at the lock for a moment now and then, in seconds to wait for them."""
 
 Duty = tuple[str, float, Callable[[], object]]
+
+
+def _aside(task: Callable[[], None]) -> None:
+    """Do something beside the lanes; what is under way when the process ends is done again by the next one."""
+    threading.Thread(target=task, name="tell", daemon=True).start()
 
 
 class Worker:
@@ -73,6 +83,8 @@ class Worker:
             ("keep tables small", 300.0, self._maintain_tables),
             ("forget what is past its retention", 600.0, self._forget),
             ("export traces and metrics", 1.0, self._look_at_telemetry),
+            ("tell people of alerts", 0.5, self._tell),
+            ("remind people of alerts", 5.0, loop.outbox.remind),
         )
         self.fleet_lane: tuple[Duty, ...] = (
             ("keep model servers up", 0.5, loop.fleet.reconcile),
@@ -180,6 +192,21 @@ class Worker:
         if self.loop.telemetry is not None and (problems := self.loop.telemetry.problems):
             raise NotDelivered("; ".join(problems), "The log is complete without them; see telemetry in noria.yaml.")
 
+    def _tell(self) -> None:
+        """Hand on what is due; one who has been deaf for long is an alert for the others."""
+        self.loop.outbox.turn(_aside)
+        now, failing = self.loop.clock.now(), []
+        for name, told in self.loop.outbox.status().items():
+            if told.failing_since is None:
+                self.loop.rooms.alerts.resolve_system("", f"{NOTIFIER}{name}", f"{name} delivers again.")
+                continue
+            failing.append(f"{name}: {told.problem}")
+            if now - told.failing_since > DEAF:
+                summary = f"{name} has told nobody of any alert since {told.failing_since:%Y-%m-%d %H:%M} UTC."
+                self.loop.rooms.alerts.raise_system("", f"{NOTIFIER}{name}", summary)
+        if failing:
+            raise NotDelivered("; ".join(failing), "It is tried again; noria alerts show ID says of what.")
+
     def _forget(self) -> None:
         gone = self.loop.retention.enforce(self.loop.settings.project)
         for endpoint, rows in gone.items():
@@ -193,6 +220,7 @@ class Worker:
                     pid=os.getpid(),
                     spools=self.spools,
                     hosts=self.loop.host.running(),
+                    notifiers=self.loop.outbox.status(),
                     telemetry=self.loop.telemetry.status() if self.loop.telemetry else {},
                     problems=tuple(f"{name}: {problem}" for name, problem in list(self.problems.items())),
                 )

@@ -1,11 +1,12 @@
 """One function for each part that several processes and commands are made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noria.bootstrap.project import clock, state
+from noria.domain.alert import Alert
 from noria.domain.deployment import CommandLine
 from noria.ports import ComputeEngine, Meters, ModelRegistry, RecordStore, StateStore
 from noria.settings import Engine, Policy, Project, Settings, secret
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from noria.adapters.hosts.both import ProjectHost
     from noria.adapters.upstreams.both import ProjectUpstream
     from noria.governance.cards import Cards
+    from noria.monitoring.alerts import Desk, Outbox
     from noria.release.manual import Manual
     from noria.serving.log.following import Follower
     from noria.serving.log.recorder import Recorder
@@ -118,6 +120,30 @@ def upstream(project: Callable[[], Project]) -> "ProjectUpstream":
     from noria.adapters.upstreams.own import HttpUpstream
 
     return ProjectUpstream(HttpUpstream(), lambda: project().upstreams, UpstreamCredentials(secret))
+
+
+def outbox(settings: Settings, store: StateStore) -> "Outbox":
+    """What people still have to be told of alerts."""
+    from noria.adapters.notifiers import recipients
+    from noria.domain.delivery import Notice
+    from noria.monitoring import pictures
+    from noria.monitoring.alerts import Outbox, what_next
+
+    times, project = clock(), settings.project
+
+    def notice(identity: str, alerts: Sequence[Alert]) -> Notice:
+        then = {alert.id: what_next(store, project, alert) for alert in alerts}
+        drawn = {alert.id: spec for alert in alerts if alert.fires and (spec := pictures.of_alert(alert)) is not None}
+        return Notice(id=identity, alerts=tuple(alerts), next=then, pictures=drawn)
+
+    return Outbox(store, times, recipients(settings, times), project.notify.group_wait, notice)
+
+
+def desk(settings: Settings, store: StateStore) -> "Desk":
+    """What a person may do about alerts."""
+    from noria.monitoring.alerts import Desk
+
+    return Desk(store, clock(), outbox(settings, store))
 
 
 def manual(settings: Settings) -> "Manual":

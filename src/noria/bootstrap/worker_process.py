@@ -1,15 +1,15 @@
 """What the worker is made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from noria.bootstrap.parts import cards, first_versions, host, policies, redactor_socket, upstream
+from noria.bootstrap.parts import cards, first_versions, host, outbox, policies, redactor_socket, upstream
 from noria.bootstrap.project import APPLIED, clock, in_service, state
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
-from noria.settings import Settings
+from noria.settings import AlertRule, Project, Settings
 
 if TYPE_CHECKING:
     from noria.adapters.hosts.both import ProjectHost
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from noria.adapters.telemetry.exports import Telemetry
     from noria.governance.retention import Retention
     from noria.loop import Rooms
+    from noria.monitoring.alerts import Outbox
     from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
     from noria.ports import ComputeEngine, EntityReader, Workflows
@@ -46,6 +47,8 @@ class Loop:
     late: "LateLabels"
     retention: "Retention"
     rooms: "Rooms"
+    outbox: "Outbox"
+    """What people still have to be told."""
     fleet: "Fleet"
     first: "FirstVersions"
     workflows: "Workflows"
@@ -96,6 +99,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             late=LateLabels(store, tables),
             retention=Retention(store, tables, times),
             rooms=rooms,
+            outbox=rooms.alerts.outbox,
             fleet=Fleet(store, models, servers, times),
             first=first_versions(settings, store, models),
             workflows=workflows,
@@ -119,11 +123,10 @@ def _rooms(
     servers: ModelHost,
     compute: "ComputeEngine",
 ) -> "Rooms":
-    from noria.adapters.notify import notifiers
     from noria.adapters.redactor import SocketReader
     from noria.bootstrap.quality_job import FUNCTION
-    from noria.loop import Notifications, Rooms
-    from noria.monitoring.alerts import Alerts
+    from noria.loop import Rooms
+    from noria.monitoring.alerts import Alerts, Causes, Rules, Showing
     from noria.monitoring.baselines import Baselines
     from noria.monitoring.measuring import Quality
     from noria.monitoring.monitors import Monitors
@@ -138,7 +141,8 @@ def _rooms(
     project, redactors = settings.project, Redactors(lambda: settings.project)
     names = SocketReader(redactor_socket(settings))
     written = cards(settings, store, models)
-    monitors = Monitors(store, tables, Baselines(models), project)
+    monitors, owed = Monitors(store, tables, Baselines(models), project), outbox(settings, store)
+    causes = Causes(store, times, monitors.moved, Showing(tables), lambda name: rules_of(project, name))
     pipeline = Pipeline(
         state=store,
         records=tables,
@@ -177,14 +181,20 @@ def _rooms(
     return Rooms(
         monitors=monitors,
         quality=Quality(store, tables, compute, project, FUNCTION, str(settings.tables_dir)),
-        alerts=Alerts(store, times, monitors.moved),
-        notifications=Notifications(store, notifiers(settings)),
+        rules=Rules(store, times, tables, lambda: project, causes, owed),
+        alerts=Alerts(store, times, causes, owed),
         triggers=Triggers(store, tables, times, lambda: project),
         pipeline=pipeline,
         release=release,
         rollouts=rollouts,
         cards=written,
     )
+
+
+def rules_of(project: Project, endpoint: str) -> Mapping[str, AlertRule]:
+    """An endpoint's rules; none for one that the project doesn't have."""
+    known = project.endpoints.get(endpoint)
+    return known.alerts if known is not None else {}
 
 
 def _redact(redactor: "Redactor", names: "EntityReader") -> Callable[[str], str]:

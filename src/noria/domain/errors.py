@@ -98,6 +98,18 @@ class UnknownKey(NoriaError):
     code = "unknown_key"
 
 
+class UnknownAlert(NoriaError):
+    """There is no alert of that name."""
+
+    code = "unknown_alert"
+
+
+class UnknownSilence(NoriaError):
+    """There is no silence of that name."""
+
+    code = "unknown_silence"
+
+
 class UnknownEndpoint(NoriaError):
     """No endpoint of that name is in service."""
 

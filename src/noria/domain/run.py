@@ -98,7 +98,8 @@ class TriggerCursor:
         scheduled: Last time of the schedule that was told to the loop; None before the schedule was first seen.
         labels: Labels that were there when the last run was granted, or when labels were first counted.
         postponed: Id of an alert that asked for a run while none could be granted; empty if none waits.
-        declined: Id of the event that was declined last, so that a repeat isn't declined twice.
+        declined: Id of the event that was put off or declined last, so that a repeat isn't declined twice.
+        why: What stood against it.
     """
 
     endpoint: str
@@ -106,3 +107,4 @@ class TriggerCursor:
     labels: int | None = None
     postponed: str = ""
     declined: str = ""
+    why: str = ""

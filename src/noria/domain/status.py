@@ -33,6 +33,21 @@ class OutletStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotifierStatus:
+    """What became of what one notifier had to tell, since the worker began."""
+
+    delivered: int = 0
+    failed: int = 0
+    """Tries in vain."""
+    waiting: int = 0
+    """Alerts that still have to be told, or are silenced."""
+    failing_since: datetime | None = None
+    """When it began to fail; None if it doesn't."""
+    problem: str = ""
+    """Why it failed last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """The worker's sign of life; one per project."""
 
@@ -44,6 +59,8 @@ class Heartbeat:
     """`model/version` → URL of every model server that answers."""
     telemetry: Mapping[str, OutletStatus] = field(default_factory=dict)
     """Way out for traces and metrics → what became of them."""
+    notifiers: Mapping[str, NotifierStatus] = field(default_factory=dict)
+    """Notifier → what became of what it had to tell."""
     problems: tuple[str, ...] = ()
     """What the worker could not do at its last turn, in words."""
 

@@ -10,10 +10,12 @@ from noria.ports.models import ModelHost, ModelRegistry
 from noria.ports.plane import Chunks, Clock, Credentials, EntityReader, FrameReader, Meters, Upstream, UpstreamReply
 from noria.ports.state import Change, StateStore
 from noria.ports.work import (
+    NOTIFIER,
     ComputeEngine,
     Handlers,
     JobSpec,
     Notifier,
+    Recipient,
     Steps,
     Trainer,
     TrainingJob,
@@ -22,6 +24,7 @@ from noria.ports.work import (
 )
 
 __all__ = [
+    "NOTIFIER",
     "Change",
     "Chunks",
     "Clock",
@@ -38,6 +41,7 @@ __all__ = [
     "Part",
     "PartFile",
     "Poison",
+    "Recipient",
     "RecordSpool",
     "RecordStore",
     "RecordView",

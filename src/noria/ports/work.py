@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Any, Protocol, runtime_checkable
 
-from noria.domain.alert import Alert
+from noria.domain.alert import Alert, Severity
+from noria.domain.delivery import Notice
 from noria.domain.events import Event
 from noria.ports.state import T
 
@@ -136,13 +139,49 @@ class Notifier(Protocol):
 
     name: str
 
-    def notify(self, alert: Alert) -> None:
-        """Deliver an alert that began to fire or was resolved.
+    def notify(self, notice: Notice) -> None:
+        """Deliver alerts that began to fire or were resolved.
+
+        The same notice, by its id, may be delivered more than once, if a process died between delivering and noting it.
 
         Raises:
-            NoriaError: It could not be delivered; the worker tries again later.
+            NoriaError: It could not be delivered; it is tried again later.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """Somebody who is told of alerts.
+
+    Attributes:
+        notifier: Tells him; its name is his.
+        severity: The least grave alerts that he is told of.
+        endpoints: Patterns of the endpoints whose alerts he is told of; those of the installation he always is.
+        repeat: After how long he is told again of what still fires; None for never.
+        always: Whether he is told again also of what somebody acknowledged: a system that forgets what isn't repeated.
+    """
+
+    notifier: Notifier
+    severity: Severity = Severity.INFO
+    endpoints: tuple[str, ...] = ("*",)
+    repeat: timedelta | None = None
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        """The notifier's."""
+        return self.notifier.name
+
+    def wants(self, alert: Alert) -> bool:
+        """Whether he is told of an alert; nobody is told of his own deafness."""
+        if alert.monitor == f"{NOTIFIER}{self.name}" or alert.severity.rank < self.severity.rank:
+            return False
+        return not alert.endpoint or any(fnmatchcase(alert.endpoint, pattern) for pattern in self.endpoints)
+
+
+NOTIFIER = "notifier "
+"""What the monitor of an alert about a recipient begins with; his name follows."""
 
 
 Handlers = Mapping[type[Any], Iterable[Callable[[Any, Steps], None]]]

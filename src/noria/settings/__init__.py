@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from noria.settings.alerts import Against, Alertmanager, AlertRule, Notify, Service, Severity, Told, Webhook
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute, Engine, Spark
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
@@ -13,12 +14,15 @@ from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.monitors import MonitorName, Monitors, Span
 from noria.settings.policy import Policy, PolicyRules
-from noria.settings.project import Endpoint, Mlflow, Notify, Project, Task, Webhook
+from noria.settings.project import Endpoint, Mlflow, Project, Task
 from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
 
 __all__ = [
     "READ",
     "SPELLED",
+    "Against",
+    "AlertRule",
+    "Alertmanager",
     "Auth",
     "Breaker",
     "Cache",
@@ -47,12 +51,15 @@ __all__ = [
     "RolloutPlan",
     "Routing",
     "Server",
+    "Service",
     "Settings",
+    "Severity",
     "Span",
     "Spark",
     "Strict",
     "Task",
     "Telemetry",
+    "Told",
     "Training",
     "Upstream",
     "UpstreamKind",
@@ -176,7 +183,8 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> frozenset[str]:
         """Names of the environment variables that hold what only Noria itself has to know."""
-        return _SECRETS | {upstream.key for upstream in self.project.upstreams.values() if upstream.key}
+        named = {upstream.key for upstream in self.project.upstreams.values() if upstream.key}
+        return _SECRETS | named | {service.url_env for service in self.project.notify.services}
 
     @property
     def azure_monitor(self) -> str:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from noria.settings.alerts import RESERVED, AlertRule, Notify, unknown_monitors
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute
 from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
@@ -28,20 +29,6 @@ class Mlflow(Strict):
 
     tracking_uri: str = Field("", description="MLflow tracking and registry URI; default is SQLite beside the project.")
     experiment: str = Field("", description="Experiment that runs are logged to; default is the project's name.")
-
-
-class Webhook(Strict):
-    """An address that is told of every alert with a JSON POST."""
-
-    url: str = Field(description="http(s) address to POST alerts to.")
-
-
-class Notify(Strict):
-    """Who is told of alerts."""
-
-    log: bool = Field(True, description="Write alerts to the worker's log.")
-    console: bool = Field(False, description="Print alerts as a table on the terminal that runs noria up.")
-    webhooks: tuple[Webhook, ...] = ()
 
 
 SOURCES = ("training", "gguf", "registered", "command", "deployment")
@@ -84,12 +71,28 @@ class Endpoint(Strict):
     limits: Limits = Field(default_factory=Limits)
     price: Price | None = Field(None, description="Default is the provider's price list, where there is one.")
     monitors: Monitors = Field(default_factory=Monitors)
+    alerts: Mapping[Name, AlertRule] = Field(
+        default_factory=dict, description="Rules by name: when alerts fire beside the monitors' own alarms."
+    )
     rollout: RolloutPlan = Field(default_factory=RolloutPlan)
 
     @model_validator(mode="after")
     def _one_source(self) -> "Endpoint":
         if sum(getattr(self, source) is not None for source in SOURCES) != 1:
             raise PydanticCustomError("source", "give exactly one of {sources}", {"sources": ", ".join(SOURCES)})
+        return self
+
+    @model_validator(mode="after")
+    def _rules_are_about_monitors_that_are_on(self) -> "Endpoint":
+        if taken := sorted(RESERVED & self.alerts.keys()):
+            raise PydanticCustomError("rule", "alerts.{rule}: Noria's own alerts are called that", {"rule": taken[0]})
+        watched = frozenset(str(name) for name in self.monitors.watch)
+        if unknown := unknown_monitors(self.alerts, watched):
+            raise PydanticCustomError(
+                "rule",
+                "alerts.{rule}.monitor: that monitor isn't on; name one of monitors.watch: {watched}",
+                {"rule": unknown[0], "watched": ", ".join(sorted(watched))},
+            )
         return self
 
 

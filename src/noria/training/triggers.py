@@ -26,7 +26,7 @@ from noria.domain.events import (
 )
 from noria.domain.run import Run, RunState, Trigger, TriggerCursor, TriggerKind
 from noria.ports import Clock, RecordStore, StateStore, Steps
-from noria.settings import MonitorName, Project, Training
+from noria.settings import Project, Training
 from noria.training.sources import count_labels
 
 LOOP = "noria"
@@ -116,7 +116,7 @@ class Triggers:
         training = endpoint.training if endpoint is not None else None
         if isinstance(event, AlertRaised):
             alert = self.state.get(Alert, event.alert_id)
-            if alert is None or alert.monitor not in set(MonitorName):
+            if alert is None or not alert.asks_for_run:
                 return None
             if training is not None and not training.on_alert:
                 return Decision("training.on_alert is off")
@@ -177,7 +177,7 @@ class Triggers:
         ) as change:
             cursor = before or TriggerCursor(endpoint=event.endpoint)
             postponed = event.alert_id if isinstance(event, AlertRaised) and waits else cursor.postponed
-            change.put(replace(cursor, declined=event.id, postponed=postponed))
+            change.put(replace(cursor, declined=event.id, postponed=postponed, why=decision.hindrance))
 
     def _postponed(self, cursor: TriggerCursor, training: Training) -> None:
         """Grant what was put off as soon as nothing stands against it, if its alert still fires."""

@@ -170,6 +170,12 @@ def otlp(traces_url: str, metrics_url: str) -> Way:
     return Way("otlp", OTLPSpanExporter(endpoint=traces_url), metrics, said)
 
 
+def keep_quiet() -> None:
+    """Keep Azure Monitor's exporter from reporting to its makers, and from settings that they may change from afar."""
+    for unasked in ("APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL", "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED"):
+        os.environ.setdefault(unasked, "true")
+
+
 def azure_monitor(connection_string: str) -> Way:
     """Azure Monitor; nobody is called but the ingestion endpoint of the connection string.
 
@@ -177,8 +183,7 @@ def azure_monitor(connection_string: str) -> Way:
         MissingExtra: The package isn't installed.
         InvalidProject: The connection string isn't one.
     """
-    for unasked in ("APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL", "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED"):
-        os.environ.setdefault(unasked, "true")  # reports to its makers, and settings that they may change from afar
+    keep_quiet()
     try:
         from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
     except ImportError:
