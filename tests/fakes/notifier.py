@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from noria.domain.alert import Alert
+from noria.domain.delivery import Notice
 from noria.domain.errors import NotDelivered
 
 
@@ -13,10 +14,15 @@ class FakeNotifier:
     name: str = "fake"
     failures: int = 0
     """How many deliveries fail before the next one works."""
-    told: list[Alert] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
-    def notify(self, alert: Alert) -> None:
+    @property
+    def told(self) -> list[Alert]:
+        """Every alert that was told, in order."""
+        return [alert for notice in self.notices for alert in notice.alerts]
+
+    def notify(self, notice: Notice) -> None:
         if self.failures:
             self.failures -= 1
-            raise NotDelivered(f"{self.name} could not be told of {alert.id}.", "Try again.")
-        self.told.append(alert)
+            raise NotDelivered(f"{self.name} could not be told of {notice.alerts[0].id}.", "Try again.")
+        self.notices.append(notice)

@@ -2,6 +2,8 @@ from datetime import timedelta
 
 import pytest
 
+from fakes.outbox import outbox
+from fakes.records import MemoryRecords
 from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock, at_once
 from noria.domain.alert import Alert, AlertState
@@ -18,8 +20,9 @@ from noria.domain.events import (
 from noria.domain.gate import GateResult, Verdict
 from noria.domain.monitor import MonitorKind, MonitorState, Moved
 from noria.domain.run import Run, RunState, Trigger, TriggerKind
-from noria.monitoring.alerts import Alerts
+from noria.monitoring.alerts import Alerts, Causes, Showing
 
+RULES: dict = {}
 MOVED = (Moved("iphone, battery", 0.001, 0.2, ("my iphone died",)),)
 
 
@@ -35,7 +38,14 @@ def state(clock):
 
 @pytest.fixture
 def alerts(state, clock):
-    return Alerts(state, clock, lambda monitor: MOVED if monitor.kind is not MonitorKind.QUALITY else ())
+    causes = Causes(
+        state,
+        clock,
+        lambda monitor: MOVED if monitor.kind is not MonitorKind.QUALITY else (),
+        Showing(MemoryRecords()),
+        lambda _: RULES,
+    )
+    return Alerts(state, clock, causes, outbox(state, clock))
 
 
 def monitor(name="text", kind=MonitorKind.TEXT_DRIFT, version="1", since=BEGIN, log_e=9.42, **numbers):

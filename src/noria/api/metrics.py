@@ -7,6 +7,7 @@ its gauges are absent and `noria_state_up` is 0, but the request metrics are sti
 import logging
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from noria.api.counts import Counts
 from noria.api.pool import Pool
-from noria.domain.alert import Alert, AlertState
+from noria.domain.alert import Alert, AlertState, Silence, silenced
 from noria.domain.endpoint import Route
 from noria.domain.monitor import MonitorState
 from noria.domain.status import Heartbeat
@@ -106,7 +107,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The loop's state now."""
         try:
-            families = [*self._worker(), *self._monitors(), self._alerts(), self._weights()]
+            families = [*self._worker(), *self._monitors(), *self._alerts(), self._weights()]
         except Exception as error:  # whatever happened to the state, the request metrics must still be served
             log.warning("The state can't be read for /metrics: %s", error)
             families = []
@@ -123,7 +124,8 @@ class StateCollector(Collector):
             for name, spool in beat.spools.items():
                 unshipped.add_metric((name,), spool.unshipped)
                 open_intents.add_metric((name,), spool.open_intents)
-        yield from (unshipped, open_intents, age, *_exports(beat))
+        now = self._clock.now()
+        yield from (unshipped, open_intents, age, *_exports(beat), *_notifiers(beat, now))
 
     def _monitors(self) -> Iterator[GaugeMetricFamily]:
         labels = ("endpoint", "monitor", "version")
@@ -139,13 +141,30 @@ class StateCollector(Collector):
                 rows.add_metric(key, monitor.rows)
         yield from (evidence, threshold, rows)
 
-    def _alerts(self) -> GaugeMetricFamily:
+    def _alerts(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily("noria_alerts_firing", "Alerts that fire.", labels=("endpoint",))
+        labels = ("endpoint", "monitor", "severity", "state", "acknowledged", "silenced")
+        each = GaugeMetricFamily("noria_alerts", "1 for every alert that fires or is pending.", labels=labels)
+        found = [a for a in self._state.find(Alert) if a.state is not AlertState.RESOLVED]
+        silences, now = self._state.find(Silence) if found else [], self._clock.now()
         firing = Tally({route.endpoint: 0 for route in self._state.find(Route)})
-        firing.update(a.endpoint for a in self._state.find(Alert) if a.state is AlertState.FIRING)
+        firing.update(a.endpoint for a in found if a.fires)
         for endpoint, count in firing.items():
             family.add_metric((endpoint,), count)
-        return family
+        alike = Tally(
+            (
+                a.endpoint,
+                a.monitor,
+                a.severity.value,
+                a.state.value,
+                _yes(a.acknowledged),
+                _yes(silenced(a, silences, now)),
+            )
+            for a in found
+        )
+        for values in alike:
+            each.add_metric(values, 1)
+        yield from (family, each)
 
     def _weights(self) -> GaugeMetricFamily:
         labels = ("endpoint", "model", "version", "route")
@@ -154,6 +173,25 @@ class StateCollector(Collector):
             for target in route.targets:
                 family.add_metric((route.endpoint, target.model, target.version, target.role.value), target.weight)
         return family
+
+
+def _yes(value: object) -> str:
+    return "false" if value is None else "true"
+
+
+def _notifiers(beat: Heartbeat | None, now: datetime) -> Iterator[Metric]:
+    """What became of what notifiers had to tell."""
+    told = CounterMetricFamily("noria_notifications_delivered", "Alerts that were told.", labels=("to",))
+    failed = CounterMetricFamily("noria_notifications_failed", "Tries to tell alerts in vain.", labels=("to",))
+    waiting = GaugeMetricFamily("noria_notifications_waiting", "Alerts that are still to be told.", labels=("to",))
+    failing = GaugeMetricFamily("noria_notifier_failing_seconds", "Since it began to fail; 0 if not.", labels=("to",))
+    for name, notifier in beat.notifiers.items() if beat is not None else ():
+        since = notifier.failing_since
+        told.add_metric((name,), notifier.delivered)
+        failed.add_metric((name,), notifier.failed)
+        waiting.add_metric((name,), notifier.waiting)
+        failing.add_metric((name,), (now - since).total_seconds() if since is not None else 0.0)
+    yield from (told, failed, waiting, failing)
 
 
 def _exports(beat: Heartbeat | None) -> Iterator[Metric]:

@@ -45,6 +45,8 @@ STATUS: dict[type[NoriaError], int] = {
     errors.Forbidden: 403,
     ForbiddenOrigin: 403,
     errors.UnknownEndpoint: 404,
+    errors.UnknownAlert: 404,
+    errors.UnknownSilence: 404,
     NotFound: 404,
     MethodNotAllowed: 405,
     RequestTimeout: 408,

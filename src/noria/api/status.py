@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from noria.domain.alert import Alert, AlertState
+from noria.domain.alert import Alert, AlertState, Silence, silenced
 from noria.domain.audit import AuditHead
 from noria.domain.endpoint import Route, Target
 from noria.domain.gate import Verdict
@@ -42,10 +42,11 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
         - `project`: `name`, `default_endpoint`, `hash`, `applied_at`, `actor`; None if there is none.
         - `endpoints`: a list, see `_endpoint`: `name`, `task`, `model`, `wire`, `revision`, `policy_hash`, `champion`,
           `previous`, `canary` (targets or None), `shadows`, `monitors`, `alerts_firing`, `run`, `rollout`, `verdict`.
-        - `alerts`: those that fire. `runs`, `rollouts`, `verdicts`: the newest, newest first; a run has `seconds`,
+        - `alerts`: those that fire, each with `how_sure` in words and `silenced`, the id of what silences it.
+        - `runs`, `rollouts`, `verdicts`: the newest, newest first; a run has `seconds`,
           a rollout `finished`, a verdict `passed` and `reasons` beside its own fields.
         - `worker`: `alive`, `at`, `age_seconds`, `pid`, `spools` (each with `unshipped`), `unshipped`, `open_intents`,
-          `hosts`, `telemetry`, `problems`; not alive and empty if it was never seen.
+          `hosts`, `telemetry`, `notifiers`, `problems`; not alive and empty if it was never seen.
         - `audit`: `events` (how many), `newest` (newest first).
     """
     now = clock.now()
@@ -68,13 +69,20 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
         "revision": state.revision(),
         "project": _project(state, project),
         "endpoints": endpoints,
-        "alerts": [plain(a) for a in alerts],
+        "alerts": _alerts(state, alerts, now),
         "runs": [run_status(r, now) for r in runs],
         "rollouts": [rollout_status(r) for r in rollouts],
         "verdicts": [verdict_status(v) for v in verdicts],
         "worker": _worker(state.get(Heartbeat, "worker"), now),
         "audit": audit_status(state),
     }
+
+
+def _alerts(state: StateStore, alerts: Iterable[Alert], now: datetime) -> list[dict[str, Any]]:
+    """Alerts with what nobody has to work out."""
+    silences = state.find(Silence)
+    held = ((a, silenced(a, silences, now)) for a in alerts)
+    return [{**plain(a), "how_sure": a.how_sure, "silenced": s.id if s is not None else ""} for a, s in held]
 
 
 def plain(noun: object) -> Any:
@@ -169,7 +177,8 @@ def _worker(beat: Heartbeat | None, now: datetime) -> dict[str, Any]:
     """The worker's last sign of life."""
     if beat is None:
         return {"id": "worker", "alive": False, "at": None, "age_seconds": None, "pid": None, "spools": {},
-                "unshipped": 0, "open_intents": 0, "hosts": {}, "telemetry": {}, "problems": []}  # fmt: skip
+                "unshipped": 0, "open_intents": 0, "hosts": {}, "telemetry": {}, "notifiers": {},
+                "problems": []}  # fmt: skip
     shown: dict[str, Any] = plain(beat)
     age = (now - beat.at).total_seconds()
     for name, spool in beat.spools.items():

@@ -1,11 +1,25 @@
 """API keys: `noria key create`, `noria key list`, `noria key revoke`."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, actor, err, known, opened, out, print_json, print_table, when
+from noria.cli.shared import (
+    AsJson,
+    By,
+    Reason,
+    Root,
+    actor,
+    duration,
+    err,
+    known,
+    opened,
+    out,
+    print_json,
+    print_table,
+    when,
+)
 from noria.domain.errors import InvalidRequest
 from noria.domain.key import KeyRole
 
@@ -70,7 +84,7 @@ def create(
         actor(by),
         endpoints=endpoint or (),
         roles=role or (KeyRole.CLIENT,),
-        expires_in=_duration(expires) if expires else None,
+        expires_in=duration(expires, "--expires") if expires else None,
         limits=Limits(
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, usd_per_day=usd_per_day
         ),
@@ -136,23 +150,6 @@ def revoke(
 
     revoked = keys.revoke(opened(project)[1], bootstrap.clock(), name, actor(by), reason)
     out(f"revoked {revoked.name} ({revoked.id})")
-
-
-def _duration(text: str) -> timedelta:
-    """`30d` as a duration.
-
-    Raises:
-        InvalidRequest: It isn't one.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    from noria.settings import Duration
-
-    try:
-        read: timedelta = TypeAdapter(Duration).validate_python(text)
-    except ValidationError:
-        raise InvalidRequest(f"{text[:32]!r} is no duration.", "Write for example --expires 12h or 30d.") from None
-    return read
 
 
 def _public(one: "ApiKey", now: datetime) -> dict[str, Any]:

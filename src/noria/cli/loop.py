@@ -1,4 +1,4 @@
-"""Run the loop and steer it: up, status, apply, retrain, rollback, alerts."""
+"""Run the loop and steer it: up, status, apply, retrain, rollback."""
 
 import time
 from contextlib import suppress
@@ -28,15 +28,11 @@ from noria.domain.errors import InvalidProject
 if TYPE_CHECKING:
     from noria.settings import Settings
 
-alerts = typer.Typer(no_args_is_help=True, help="What is wrong, and what was.")
-
 
 def add_to(app: typer.Typer) -> None:
     """Add this file's commands."""
     for command in (up, status, apply, retrain, rollback):
         app.command()(command)
-    alerts.command("list")(alerts_list)
-    app.add_typer(alerts, name="alerts")
 
 
 def up(
@@ -179,27 +175,6 @@ def rollback(
     known(settings, endpoint)
     route = bootstrap.manual(settings).rollback(endpoint, actor(by), reason)
     out(f"{route.champion.ref} answers all of {endpoint} now.")
-
-
-def alerts_list(
-    project: Root,
-    every: Annotated[bool, typer.Option("--all", help="Those that were resolved, too.")] = False,
-    json: AsJson = False,
-) -> None:
-    """List alerts, newest first."""
-    from noria.cli.shared import print_table
-    from noria.domain.alert import Alert, AlertState
-
-    found = opened(project)[1].find(Alert)
-    rows = [alert for alert in found if every or alert.state is AlertState.FIRING]
-    if json:
-        print_json(rows)
-        return
-    print_table(
-        ("state", "raised", "endpoint", "monitor", "summary"),
-        [(a.state.value, a.raised_at, a.endpoint, a.monitor, a.summary) for a in rows],
-        "No alert is firing." if not every else "There was never an alert.",
-    )
 
 
 def _is_up(settings: "Settings") -> bool:

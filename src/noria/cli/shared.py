@@ -4,13 +4,13 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.domain.errors import InvalidProject, UnknownEndpoint
+from noria.domain.errors import InvalidProject, InvalidRequest, UnknownEndpoint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,6 +91,23 @@ def actor(by: str) -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in some containers
         return "unknown"
+
+
+def duration(text: str, option: str) -> timedelta:
+    """`30d` as a duration.
+
+    Raises:
+        InvalidRequest: It isn't one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from noria.settings import Duration
+
+    try:
+        read: timedelta = TypeAdapter(Duration).validate_python(text)
+    except ValidationError:
+        raise InvalidRequest(f"{text[:32]!r} is no duration.", f"Write for example {option} 12h or 30d.") from None
+    return read
 
 
 def out(line: str = "") -> None:

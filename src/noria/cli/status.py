@@ -24,6 +24,7 @@ BAR = 20
 """Width of an evidence bar, in characters."""
 SHOWN = 4
 """How many runs, rollouts and verdicts the view shows."""
+_GRAVE = {"info": "cyan", "warning": "yellow", "critical": "red"}
 _LOOK = {"champion": "green", "canary": "yellow", "shadow": "cyan", "previous": "dim"}
 Status = Mapping[str, Any]
 
@@ -158,7 +159,12 @@ def _power(log_e: float | None) -> str:
 
 
 def _alerts(status: Status) -> RenderableType | None:
-    rows = [(a["monitor"], "red", f"{a['endpoint']}: {a['summary']}", when(a["raised_at"])) for a in status["alerts"]]
+    rows = []
+    for alert in status["alerts"]:
+        looks = alert["acknowledged"]
+        seen = f" ({looks['by']} looks after it)" if looks else " (silenced)" if alert["silenced"] else ""
+        said = f"{alert['endpoint']}: {alert['summary']}{seen}"
+        rows.append((alert["monitor"], _GRAVE[alert["severity"]], said, when(alert["raised_at"])))
     return _section("alerts", rows)
 
 

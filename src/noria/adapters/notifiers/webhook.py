@@ -14,10 +14,10 @@ from noria.domain.delivery import Notice
 class WebhookNotifier:
     """POSTs each notice as JSON.
 
-    The body is `{"type": "alert.firing" | "alert.resolved", "text": …, "alert": {…}, "alerts": […], "next": {…}}` with
-    the alerts under their own field names; `alert` is the first of them, `next` says for each id what happens next.
-    `X-Noria-Delivery` is the same whenever the same notice is sent again. With a secret, `X-Noria-Signature` is
-    `sha256=` and the hex HMAC-SHA256 of the body.
+    The body is `{"type": "alert.firing" | "alert.resolved", "delivery": …, "text": …, "alert": {…}, "alerts": […],
+    "next": {…}}` with the alerts under their own field names; `alert` is the first of them, `next` says for each id
+    what happens next. `delivery`, which is the header `X-Noria-Delivery`, too, is the same whenever the same notice is
+    sent again. With a secret, `X-Noria-Signature` is `sha256=` and the hex HMAC-SHA256 of the body.
 
     Args:
         url: http(s) address. Its path may hold a token, so only its host is ever shown.
@@ -48,6 +48,7 @@ class WebhookNotifier:
         body = msgspec.json.encode(
             {
                 "type": f"alert.{notice.state.value}",
+                "delivery": notice.id,
                 "text": "\n".join(sentence(alert) for alert in notice.alerts),
                 "alert": notice.alerts[0],
                 "alerts": notice.alerts,

@@ -155,7 +155,9 @@ def is_over(alert: Alert, champion: str) -> bool:
 
 def _changed(state: MonitorState) -> str:
     """What has changed, in words."""
-    if state.monitor not in _NAMED and state.kind is not MonitorKind.QUALITY:
+    if state.monitor not in _NAMED or state.kind not in _CHANGED:
+        if "floor" in state.numbers:
+            return f"{state.monitor} of {state.endpoint} is worse than was promised"
         return f"The distribution of {state.monitor} at {state.endpoint} has changed"
     numbers = {"mean": float("nan"), "floor": float("nan"), **state.numbers}
     return _CHANGED[state.kind].format(endpoint=state.endpoint, **numbers)
