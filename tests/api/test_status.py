@@ -15,7 +15,8 @@ TARGET = {"model", "version", "role", "weight", "verdict_id"}
 MONITOR = {"id", "endpoint", "monitor", "kind", "model_version", "since", "folded_until", "rows", "log_e",
            "log_threshold", "numbers", "alarms"}  # fmt: skip
 WORKER = {
-    "id", "alive", "at", "age_seconds", "pid", "spools", "unshipped", "open_intents", "hosts", "telemetry", "notifiers", "problems",
+    "id", "alive", "at", "age_seconds", "pid", "spools", "unshipped", "open_intents", "hosts", "telemetry",
+    "notifiers", "problems",
 }  # fmt: skip
 
 

@@ -1,10 +1,16 @@
 """A notifier that keeps what it was told, or fails as a test wants it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from noria.domain.alert import Alert
 from noria.domain.delivery import Notice
 from noria.domain.errors import NotDelivered
+
+
+class Dies(BaseException):
+    """The process is gone."""
 
 
 @dataclass
@@ -14,6 +20,8 @@ class FakeNotifier:
     name: str = "fake"
     failures: int = 0
     """How many deliveries fail before the next one works."""
+    dies: bool = False
+    """Whether the process dies once it has delivered."""
     notices: list[Notice] = field(default_factory=list)
 
     @property
@@ -26,3 +34,14 @@ class FakeNotifier:
             self.failures -= 1
             raise NotDelivered(f"{self.name} could not be told of {notice.alerts[0].id}.", "Try again.")
         self.notices.append(notice)
+        if self.dies:
+            raise Dies
+
+    @contextmanager
+    def dying(self) -> Iterator[None]:
+        """For a while the process dies once something was delivered, before anybody could note that."""
+        self.dies = True
+        try:
+            yield
+        finally:
+            self.dies = False

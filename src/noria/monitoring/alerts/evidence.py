@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from noria.domain.alert import Example, SliceMoved
 from noria.domain.endpoint import Role
@@ -58,11 +59,13 @@ class Showing:
         by = "status_code" if column == _ERRORS else column if _is_number(column) else ""
         columns = [_ID, _TIME, "route", *([by] if by else [])]
         rows = self.records.scan("inference", columns=columns, endpoint=endpoint, since=since, until=until)
-        rows = rows.filter(pa.compute.not_equal(pa.compute.fill_null(rows["route"], ""), Role.SHADOW.value))
+        rows = rows.filter(pc.not_equal(pc.fill_null(rows["route"], ""), Role.SHADOW.value))
         if by:
-            rows = rows.filter(pa.compute.is_valid(rows[by]))
+            rows = rows.filter(pc.is_valid(rows[by]))
+        if not rows.num_rows:
+            return ()
         order = [(by or _TIME, "descending" if highest or not by else "ascending"), (_ID, "ascending")]
-        chosen = rows.take(pa.compute.select_k_unstable(rows, min(MOST, rows.num_rows), order)).to_pylist()
+        chosen = rows.take(pc.select_k_unstable(rows, min(MOST, rows.num_rows), order)).to_pylist()
         return tuple(self._example(endpoint, row, by if by != "status_code" else "") for row in chosen)
 
     def _example(self, endpoint: str, row: dict[str, Any], by: str) -> Example:
