@@ -37,13 +37,7 @@ class Bench:
         self.state, self.records, self.slack = FakeState(self.clock), MemoryRecords(), FakeNotifier("slack")
         self.traffic, self.number, self.next = Traffic(self.records), 0, 0
         self.outbox = outbox(self.state, self.clock, self.slack)
-        causes = Causes(
-            self.state,
-            self.clock,
-            lambda _: (),
-            Showing(self.records),
-            lambda name: self.project.endpoints[name].alerts,
-        )
+        causes = Causes(self.state, self.clock, lambda _: (), Showing(self.records), self.said)
         self.alerts = Alerts(self.state, self.clock, causes, self.outbox)
         self.rules = Rules(self.state, self.clock, self.records, lambda: self.project, causes, self.outbox)
         self.serve("1")
@@ -53,6 +47,9 @@ class Bench:
         source = {"training": {"data": "d.csv", **training}}
         triage = {"task": "classification", "policy": "p.yaml", "alerts": rules, **source}
         self.project = Project.model_validate({"project": "care", "endpoints": {"triage": triage}})
+
+    def said(self, endpoint):
+        return self.project.endpoints[endpoint].alerts
 
     def serve(self, version):
         with self.state.note() as note:

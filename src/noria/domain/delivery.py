@@ -37,7 +37,7 @@ class Delivery:
         last_error: Why the last try failed; empty if it did not.
         delivered_at: When the receiver took it; None while it is open.
         closed: Why it was closed without being delivered; empty if it was delivered, or is open.
-        told: What the receiver knows: `firing`, `resolved`, or empty if it was never told.
+        told: What the receiver may know by now: `firing`, `resolved`, or empty if nobody ever tried to tell it.
         times: How often the receiver was told of anything.
     """
 
@@ -81,7 +81,7 @@ class Delivery:
     def claimed(self, batch: str, now: datetime) -> "Delivery":
         """About to be tried; if the process dies over it, it is tried again after the pause."""
         attempts = self.attempts + 1
-        return replace(self, batch=batch, attempts=attempts, due_at=now + pause(attempts))
+        return replace(self, batch=batch, attempts=attempts, due_at=now + pause(attempts), told=self.state.value)
 
     def failed(self, why: str, now: datetime) -> "Delivery":
         """Tried in vain."""
@@ -89,9 +89,7 @@ class Delivery:
 
     def done(self, now: datetime) -> "Delivery":
         """Taken by the receiver."""
-        return replace(
-            self, delivered_at=now, last_error="", first_failed_at=None, told=self.state.value, times=self.times + 1
-        )
+        return replace(self, delivered_at=now, last_error="", first_failed_at=None, times=self.times + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

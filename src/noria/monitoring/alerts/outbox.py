@@ -47,7 +47,7 @@ class Outbox:
     def owe(self, writing: Change, alert: Alert) -> None:
         """Within an alert's own change: every recipient who wants it has to be told of its state.
 
-        Who was never told that it fires, because it was silenced, isn't told that it is over.
+        Who can't have heard that it fires, because it was silenced, isn't told that it is over.
         """
         due_at = self.clock.now() + self.group_wait
         outgoing = writing.get(Outgoing, Outgoing().id) or Outgoing()
@@ -177,13 +177,13 @@ class Outbox:
             self._note(delivery, problem)
 
     def _note(self, sent: Delivery, problem: str) -> None:
-        """Write down what became of a delivery; of an alert that changed meanwhile only what the recipient knows."""
+        """Write down what became of a delivery; of an alert that changed meanwhile only that it was told."""
         now = self.clock.now()
         with self.state.note() as note:
             known = note.get(Delivery, sent.id) or sent
             if (known.state, known.at) != (sent.state, sent.at):
                 if not problem:
-                    note.put(replace(known, told=sent.state.value, times=known.times + 1))
+                    note.put(replace(known, times=known.times + 1))
                 return
             if not problem:
                 self._put_closed(note, known.done(now))
