@@ -37,7 +37,7 @@ class Delivery:
         last_error: Why the last try failed; empty if it did not.
         delivered_at: When the receiver took it; None while it is open.
         closed: Why it was closed without being delivered; empty if it was delivered, or is open.
-        told: What the receiver may know by now: `firing`, `resolved`, or empty if nobody ever tried to tell it.
+        alarmed: Whether the receiver may believe that it fires: that was tried to say, and its end was not taken yet.
         times: How often the receiver was told of anything.
     """
 
@@ -54,7 +54,7 @@ class Delivery:
     last_error: str = ""
     delivered_at: datetime | None = None
     closed: str = ""
-    told: str = ""
+    alarmed: bool = False
     times: int = 0
 
     @property
@@ -81,7 +81,8 @@ class Delivery:
     def claimed(self, batch: str, now: datetime) -> "Delivery":
         """About to be tried; if the process dies over it, it is tried again after the pause."""
         attempts = self.attempts + 1
-        return replace(self, batch=batch, attempts=attempts, due_at=now + pause(attempts), told=self.state.value)
+        alarmed = self.alarmed or self.state is AlertState.FIRING
+        return replace(self, batch=batch, attempts=attempts, due_at=now + pause(attempts), alarmed=alarmed)
 
     def failed(self, why: str, now: datetime) -> "Delivery":
         """Tried in vain."""
@@ -89,7 +90,11 @@ class Delivery:
 
     def done(self, now: datetime) -> "Delivery":
         """Taken by the receiver."""
-        return replace(self, delivered_at=now, last_error="", first_failed_at=None, times=self.times + 1)
+        return replace(self.heard(self.state), delivered_at=now, last_error="", first_failed_at=None)
+
+    def heard(self, state: AlertState) -> "Delivery":
+        """The receiver took that the alert is in that state, which may be another one by now."""
+        return replace(self, alarmed=state is AlertState.FIRING, times=self.times + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

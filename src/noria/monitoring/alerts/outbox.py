@@ -147,7 +147,7 @@ class Outbox:
         silence = silenced(alert, silences, now)
         if silence is None:
             return alert
-        if delivery.state is AlertState.RESOLVED and delivery.told != AlertState.FIRING:
+        if delivery.state is AlertState.RESOLVED and not delivery.alarmed:
             self._close(delivery, f"it was over before silence {silence.id} was")
         elif delivery.batch and delivery.due_at <= now:
             with self.state.note() as note:
@@ -183,7 +183,7 @@ class Outbox:
             known = note.get(Delivery, sent.id) or sent
             if (known.state, known.at) != (sent.state, sent.at):
                 if not problem:
-                    note.put(replace(known, times=known.times + 1))
+                    note.put(known.heard(sent.state))
                 return
             if not problem:
                 self._put_closed(note, known.done(now))
