@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from noria.domain.alert import Alert, AlertState, RuleState, Seen, Severity
 from noria.domain.endpoint import Route
-from noria.domain.events import WindowClosed
+from noria.domain.events import WindowClosed, WindowJudged
 from noria.domain.monitor import MonitorState
 from noria.monitoring.alerts.causes import Causes
 from noria.monitoring.alerts.changing import Move, change
@@ -41,11 +41,11 @@ class Rules:
     causes: Causes
     outbox: Outbox
 
-    def judge(self, event: WindowClosed, step: Steps) -> None:
+    def judge(self, event: WindowClosed | WindowJudged, step: Steps) -> None:
         """Look at the window that was folded in; one without data neither fires nor resolves anything."""
         step("judge the rules", self._judge, event)
 
-    def _judge(self, event: WindowClosed) -> None:
+    def _judge(self, event: WindowClosed | WindowJudged) -> None:
         endpoint, route = self.project().endpoints.get(event.endpoint), self.state.get(Route, event.endpoint)
         rules = dict(endpoint.alerts) if endpoint is not None else {}
         if route is not None:
@@ -61,19 +61,24 @@ class Rules:
         measured = window.value(rule)
         if measured is None:
             return
-        known, text = self.state.get(RuleState, f"{window.endpoint}:{name}"), _text(rule)
-        before = known.seen if known is not None and known.text == text else ()
-        seen = remember(before, Seen(window.start, measured.value, measured.model), max(TRAIL, rule.needed[1]))
-        state = RuleState(id=f"{window.endpoint}:{name}", endpoint=window.endpoint, rule=name, text=text, seen=seen)
-        if state != known:
-            with self.state.note() as note:
-                note.put(state)
+        seen = self._remember(name, rule, window, Seen(window.start, measured.value, measured.model))
         finding = judge(rule, seen)
 
         def decide(alert: Alert | None) -> Move | None:
             return self._decide(alert, name, rule, window, measured, finding, seen)
 
-        change(self.state, self.outbox, state.id, decide)
+        change(self.state, self.outbox, f"{window.endpoint}:{name}", decide)
+
+    def _remember(self, name: str, rule: AlertRule, window: Window, new: Seen) -> tuple[Seen, ...]:
+        """The rule's newest windows with this one; another rule of the same name begins anew."""
+        identity, text = f"{window.endpoint}:{name}", _text(rule)
+        with self.state.note() as note:
+            known = note.get(RuleState, identity)
+            before = known.seen if known is not None and known.text == text else ()
+            seen = remember(before, new, max(TRAIL, rule.needed[1]))
+            if known is None or (known.text, known.seen) != (text, seen):
+                note.put(RuleState(id=identity, endpoint=window.endpoint, rule=name, text=text, seen=seen))
+        return seen
 
     def _decide(
         self,
