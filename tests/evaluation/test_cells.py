@@ -145,3 +145,46 @@ def test_counts_add_up_over_parts(values, cut):
     bins, names = NumericBins.fit([0, 1, 2, 3]), Categories.fit(["1", "2"])
     for cells in (bins, names):
         assert (cells.count(values[:cut]) + cells.count(values[cut:])).tolist() == cells.count(values).tolist()
+
+
+# --- texts in other scripts
+
+SCRIPTS = {
+    "chinese": (
+        ["航班", "延误", "行李", "丢失", "登机口", "取消", "等待", "座位", "机票", "改签"],
+        ["手机", "电池", "屏幕", "充电", "死机"],
+        "",
+    ),
+    "arabic": (
+        ["رحلة", "متأخرة", "حقيبة", "ضائعة", "بوابة", "ملغاة", "انتظار", "مقعد", "تذكرة", "تغيير"],
+        ["هاتف", "بطارية", "شاشة", "شحن", "معطل"],
+        " ",
+    ),
+    "hindi": (
+        ["उड़ान", "देरी", "सामान", "खोया", "द्वार", "रद्द", "प्रतीक्षा", "सीट", "टिकट", "बदलाव"],
+        ["फ़ोन", "बैटरी", "स्क्रीन", "चार्ज", "ख़राब"],
+        " ",
+    ),
+    "emoji": (["✈️", "🧳", "⏰", "💺", "🎫", "😴", "😡", "🙏", "💸", "❓"], ["📱", "🔋", "🔌", "💥", "🪫"], ""),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_new_topic_is_found_in_any_script_and_no_alarm_raised_without_one(script):
+    old, new, between = SCRIPTS[script]
+    rng = np.random.default_rng(6)
+
+    def written(words, number):
+        return [between.join(rng.choice(words, rng.integers(2, 6))) for _ in range(number)]
+
+    cells = TextCells.fit(written(old, 400))
+    reference = cells.count(written(old, 400))
+    same, mixed = written(old, 1500), written(old, 900) + written(new, 100)
+    assert log_e_two_sample(cells.count(same), reference, cells.groupings) < 1
+    assert log_e_two_sample(cells.count(mixed), reference, cells.groupings) > math.log(80)
+    assert script == "emoji" or any(name.split(", ")[0] in "".join(old) for name in cells.topics)
+
+
+def test_words_of_india_are_not_cut_at_their_vowels():
+    cells = TextCells.fit(["मेरी उड़ान देरी से है", "मेरी उड़ान रद्द है"] * 40)
+    assert "देरी" in ", ".join(cells.topics)

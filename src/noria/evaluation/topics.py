@@ -33,7 +33,13 @@ LONGEST = 4000
 MOST_TO_FIT = 20_000
 """Texts that are looked at when fitting."""
 _CHUNK = 4000
-_WORDS = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+|[^\w\s]"
+_MARKS = r"\u0300-\u036f\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0dff"
+"""Accents, and the vowels of Arabic and of India's scripts, which belong to the word that they stand in."""
+WORDS = (
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+    rf"|[\w{_MARKS}]+|[^\w\s{_MARKS}]"
+)
+"""What counts as a word: a character of a script without spaces, letters and digits in a row, or any other sign."""
 _ROWS_A_TOPIC = 15
 _TERMS = 3
 _FEW = 40
@@ -152,7 +158,7 @@ def _hasher() -> Any:
     """Loaded late: scikit-learn takes most of a second."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    return HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, token_pattern=_WORDS)
+    return HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, token_pattern=WORDS)
 
 
 def hashed(texts: Sequence[str]) -> Any:
@@ -239,5 +245,10 @@ def vocabulary(texts: Sequence[str], most: int = 3000) -> dict[str, int]:
     """Words that occur in at least two texts and could name a topic → their hash buckets."""
     read = _hasher().build_analyzer()
     seen = Counter(word for text in texts[:most] for word in set(read(_readable(text))))
-    words = [w for w, times in seen.items() if times > 1 and w.isalpha() and (len(w) > 2 or not w.isascii())]
+    words = [w for w, times in seen.items() if times > 1 and _tells(w)]
     return dict(zip(words, hashed(words).indices.tolist(), strict=True)) if words else {}
+
+
+def _tells(word: str) -> bool:
+    """Whether a word could name a topic: of letters and what belongs to them, and not too short to mean anything."""
+    return word[0].isalpha() and not any(map(str.isdigit, word)) and (len(word) > 2 or not word.isascii())
