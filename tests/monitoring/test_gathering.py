@@ -110,14 +110,14 @@ def test_any_partition_in_any_order_gives_the_same_counts_and_evidence(plan, tmp
     order = list(range(ROWS.num_rows))
     random.shuffle(order)
     store = filled(DeltaStore(tmp_path_factory.mktemp("tables")), ROWS.take(order), cuts)
-    counted = gather(InlineCompute(), store, "triage", plan, part_bytes=most)
+    counted = gather(InlineCompute(), store, "triage", replace(plan, baseline=""), BASELINE, part_bytes=most)
     assert exact(counted) == exact(compute([OURS], plan, BASELINE))
 
 
 def test_every_engine_gives_the_same_counts_and_evidence(engine, plan, tmp_path):
     store = filled(DeltaStore(tmp_path / "tables"), ROWS, [50, 100, 150, 200, 250])
     told: list[Progress] = []
-    counted = gather(engine, store, "triage", plan, told.append, part_bytes=1)
+    counted = gather(engine, store, "triage", plan, BASELINE, told.append, part_bytes=1)
     assert exact(counted) == exact(compute([OURS], plan, BASELINE))
     assert sum(totals(counted)[Key(w, EVERYONE, "", "", TABLE)].count for w in WINDOWS) == OURS.num_rows
     assert [each.parts for each in told] == list(range(told[-1].of + 1))
@@ -145,7 +145,7 @@ def test_files_that_were_tidied_away_meanwhile_are_an_error_that_says_so(plan, t
             store.optimize("inference", retention=timedelta(0))
 
     with pytest.raises(Conflict, match="is gone"):
-        gather(InlineCompute(), store, "triage", plan, tidy, part_bytes=1)
+        gather(InlineCompute(), store, "triage", plan, None, tidy, part_bytes=1)
     assert exact(gather(InlineCompute(), store, "triage", plan)) == exact(compute([OURS], plan, BASELINE))
 
 

@@ -4,16 +4,21 @@ A job may run on another machine than the worker, many times at once and more th
 what its arguments name and changes nothing.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-def window_states(part: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+def window_states(part: Mapping[str, Any], plan: Mapping[str, Any], baseline: str = "") -> dict[str, Any]:
     """What a part of the inference table comes to.
 
     Args:
         part: Of the table, `ports.Part` as JSON.
         plan: What is wanted of it, `monitoring.computing.Plan` as JSON.
+        baseline: The baseline file whose cells values are counted in, in base64; by default the plan names it.
 
     Returns:
         `rows`: how many of its rows were meant; `states`: what `computing.from_json` reads.
@@ -23,16 +28,18 @@ def window_states(part: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str,
         StorageCorrupted: A file, or the baseline, can't be read.
     """
     from noria.adapters.tables.parts import read_part
+    from noria.evaluation.baseline import Baseline
     from noria.monitoring.computing import COLUMNS, Plan, compute, to_json
     from noria.ports import Part
 
     rows = 0
 
-    def counted() -> Any:
+    def counted() -> Iterator["pa.Table"]:
         nonlocal rows
         for batch in read_part(Part.from_json(part), COLUMNS):
             rows += batch.num_rows
             yield batch
 
-    states = compute(counted(), Plan.from_json(plan))
+    reference = Baseline.from_bytes(b64decode(baseline)) if baseline else None
+    states = compute(counted(), Plan.from_json(plan), reference)
     return {"rows": rows, "states": to_json(states)}

@@ -3,12 +3,14 @@
 States are added up as they come, so that memory depends on how many there are and not on the records.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from noria.evaluation.baseline import Baseline
 from noria.evaluation.states import ColumnState
 from noria.monitoring.computing import Key, Plan, added, from_json
 from noria.ports import ComputeEngine, JobSpec, RecordStore
@@ -38,6 +40,7 @@ def gather(
     records: RecordStore,
     endpoint: str,
     plan: Plan,
+    baseline: Baseline | None = None,
     told: Callable[[Progress], None] = lambda _: None,
     part_bytes: int = PART_BYTES,
 ) -> dict[Key, ColumnState]:
@@ -48,6 +51,7 @@ def gather(
         records: The tables.
         endpoint: Whose records.
         plan: What is wanted; its windows say which records are read.
+        baseline: Whose cells values are counted in: it travels with the job, for another machine has no file of ours.
         told: Is told how far it is, at the beginning and after each part.
         part_bytes: Bytes on disk of a part.
 
@@ -59,7 +63,8 @@ def gather(
         return {}
     since, until = datetime.fromisoformat(plan.windows[0][0]), datetime.fromisoformat(plan.windows[-1][1])
     parts = records.parts("inference", endpoint, since, until, part_bytes)
-    job = JobSpec(JOB, {"plan": plan.to_json()})
+    cells = b64encode(baseline.to_bytes()).decode() if baseline is not None else ""
+    job = JobSpec(JOB, {"plan": plan.to_json(), "baseline": cells})
     with closing(engine.map(job, [{"part": part.to_json()} for part in parts])) as results:
         return added(from_json(result["states"]) for result in _watched(results, len(parts), told))
 
