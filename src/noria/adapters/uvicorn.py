@@ -1,6 +1,7 @@
-"""What uvicorn can do for us and ASGI has no words for: tell of a caller who leaves, and answer in one write."""
+"""What uvicorn can do for us and ASGI has no words for: tell of a caller who leaves, answer in one write, and give a
+request that came whole to whoever answers it, without a scope, an event and a message for each half of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -14,27 +15,136 @@ class Line:
 
     Attributes:
         whole: Whether all of the request is there.
-        is_cut: Whether the caller has closed the connection.
+        disconnected: Whether the caller has closed the connection.
         on_cut: Called when he does.
     """
 
-    __slots__ = ("is_cut", "on_cut", "whole")
+    __slots__ = ("disconnected", "on_cut", "whole")
 
     def __init__(self) -> None:
-        self.whole = self.is_cut = False
+        self.whole = self.disconnected = False
         self.on_cut: Callable[[], object] | None = None
 
     def watch(self, on_cut: Callable[[], object]) -> None:
         """Have that called when the caller closes the connection; at once if he has."""
         self.on_cut = on_cut
-        if self.is_cut:
+        if self.disconnected:
             on_cut()
 
     def cut(self) -> None:
         """The connection is closed."""
-        self.is_cut = True
+        self.disconnected = True
         if self.on_cut is not None:
             self.on_cut()
+
+
+class _Unheard:
+    """Stands for the event that tells a cycle's reader of more: there is no more to a request that came whole."""
+
+    def set(self) -> None:
+        """Nobody waits for it."""
+
+
+class Turn(Line):
+    """A request that came whole, and the way of its answer; for uvicorn's protocol it is a cycle as its own are.
+
+    It is called as an ASGI application calls `send`.
+
+    Args:
+        protocol: The connection's.
+        path: What is asked for.
+        headers: Names in lower case, and values.
+        body: The request's.
+
+    Attributes:
+        keep_alive: Whether the connection may have another request.
+        response_started: Whether the answer's head is written.
+        response_complete: Whether all of it is.
+    """
+
+    __slots__ = (
+        *("_flow", "_protocol", "_task", "body", "headers", "keep_alive", "path"),
+        *("response_complete", "response_started"),
+    )
+
+    more_body = False
+    message_event = _Unheard()
+
+    def __init__(self, protocol: HttpToolsProtocol, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        super().__init__()
+        self.whole = True
+        self.path, self.headers, self.body = path, headers, body
+        self.keep_alive: bool = protocol.parser.should_keep_alive()
+        self.response_started = self.response_complete = False
+        self._protocol, self._flow = protocol, protocol.flow
+
+    def begin(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Have it answered by a task, which says when it is `over`."""
+        self._task = self._protocol.loop.create_task(answering)
+        self._protocol.tasks.add(self._task)
+
+    def over(self) -> None:
+        """The task is about to end; the server need not wait for it."""
+        self._protocol.tasks.discard(self._task)
+
+    async def __call__(self, message: Any) -> None:
+        """Send a part of an answer that comes in pieces, once the caller has taken enough of what came before."""
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            said = "".join([f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in message["headers"]])
+            self._begin(message["status"], said, len(message["headers"]), b"transfer-encoding: chunked\r\n\r\n")
+            return
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        end = b"" if more else b"0\r\n\r\n"
+        self._protocol.transport.write(b"%x\r\n%b\r\n%b" % (len(piece), piece, end) if piece else end)
+        if not more:
+            self._end()
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> bool:
+        """See `write_whole`."""
+        if self.response_started or self._flow.write_paused or self.disconnected:
+            return False
+        said = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        self._begin(status, said, len(headers), b"\r\n" + body)
+        self._end()
+        return True
+
+    def break_off(self) -> None:
+        """Say that something went wrong here, if nothing else was said, and end the connection."""
+        if not self.answer(500, [("content-length", "0"), ("connection", "close")], b""):
+            self._protocol.transport.close()
+
+    def _begin(self, status: int, said: str, lines: int, rest: bytes) -> None:
+        """Write the answer's head, of which that many lines are given, and what follows them."""
+        if said.count("\n") != lines or said.count("\r") != lines:
+            raise RuntimeError("A header of an answer holds a line break.")
+        closing = "connection: close\r\n" in said
+        self.keep_alive = self.keep_alive and not closing
+        self.response_started = True
+        close = b"" if self.keep_alive or closing else b"connection: close\r\n"
+        always = _lines(self._protocol.server_state.default_headers)
+        pieces = (STATUS_LINE[status], always, said.encode("latin-1", "replace"), close, rest)
+        self._protocol.transport.write(b"".join(pieces))
+
+    def _end(self) -> None:
+        self.response_complete = True
+        if not self.keep_alive:
+            self._protocol.transport.close()
+        self._protocol.on_response_complete()
+
+
+_always: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
+
+
+def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The headers of every answer, as they are written: uvicorn makes a new list of them once a second."""
+    global _always
+    if headers is not _always[0]:
+        _always = headers, b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    return _always[1]
 
 
 class LinedConnection(HttpToolsProtocol):
@@ -67,6 +177,8 @@ def write_whole(send: Any, status: int, headers: list[tuple[str, str]], body: by
     Returns:
         Whether that was done; if not, it has to go the common way, which waits, or says what is wrong.
     """
+    if type(send) is Turn:
+        return send.answer(status, headers, body)
     cycle = getattr(send, "__self__", None)
     if type(cycle) is not RequestResponseCycle or cycle.response_started or cycle.flow.write_paused:
         return False
@@ -75,7 +187,7 @@ def write_whole(send: Any, status: int, headers: list[tuple[str, str]], body: by
     said = "".join([f"{name}: {value}\r\n" for name, value in headers])
     if said.count("\n") != len(headers) or said.count("\r") != len(headers):
         return False
-    always = b"".join([b"%b: %b\r\n" % pair for pair in cycle.default_headers])
+    always = _lines(cycle.default_headers)
     closing = "connection: close\r\n" in said
     keep_alive = cycle.keep_alive and not closing
     end = b"\r\n" if keep_alive or closing else b"connection: close\r\n\r\n"

@@ -14,6 +14,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from noria.adapters.uvicorn import Turn
 from noria.api.addresses import OPENAI_PREFIXES, address
 from noria.api.auth import KEY, Door, turn_away
 from noria.api.catalogue import Catalogue
@@ -90,6 +91,20 @@ class App:
                 return
             finally:
                 request.let_go()
+
+    async def answer(self, turn: Turn, form: Form, endpoint: str) -> None:
+        """Answer a request for inference that came whole. Raises nothing: the caller hears of whatever goes wrong."""
+        request = Request.of(turn, self._new_id())
+        try:
+            if (error := self._door.refusal(request)) is not None:
+                await turn_away(turn, request, error)
+            else:
+                await self._inference.handle(request, form, endpoint, turn)
+        except BaseException as error:
+            log.error("an answer broke off", exc_info=error, extra={"request_id": request.id})
+            turn.break_off()
+        finally:
+            turn.over()
 
     async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         if (error := self._door.refusal(request)) is not None:

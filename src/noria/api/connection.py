@@ -7,18 +7,18 @@ under way.
 """
 
 import asyncio
-from collections import deque
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from noria.adapters.uvicorn import LINE, Line
 from noria.api.addresses import OPENAI_PREFIXES
 from noria.api.problems import HeadersTooLarge, RequestTimeout, explain
+from noria.api.short import Answerer, ShortWay
 from noria.domain.errors import InvalidRequest, NoriaError
 from noria.serving.wires import Form
 
@@ -73,21 +73,20 @@ class Patience(FlowControl):
             timer.cancel()
 
 
-class Connection(HttpToolsProtocol):
+class Connection(ShortWay):
     """uvicorn's protocol with bounds; `bounded` makes the class for a server."""
 
     bounds: Callable[[], Bounds] = Bounds
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self.pipeline: deque[Any] = deque()
         self._most_head, self._slow_s = 0, 0.0
         self._fed = 0
         self._in_head = self._completed = False
         self._refused = False
         self._draining = False
         self._problem: NoriaError | None = None
-        self._running: RequestResponseCycle | None = None
+        self._idle_since = math.inf
         self._before_offer: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._left_to_take = 0
@@ -104,16 +103,10 @@ class Connection(HttpToolsProtocol):
         self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell every request on the connection, not only the last one that came."""
-        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
-                line: Line | None = cycle.scope.get(LINE)
-                if line is not None:
-                    line.cut()
+        """The caller is gone; nothing is waited for any more."""
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         self._end_head()
         self._end_taking()
 
@@ -121,7 +114,7 @@ class Connection(HttpToolsProtocol):
         """We stop: what is under way is finished, and what arrives now is the last."""
         self._draining = True
         if self._idle:
-            self._unset_keepalive_if_required()
+            self._idle_since = math.inf
             self.loop.call_later(GRACE_S, self._close_if_idle)
         else:
             for cycle in (self._running, self.cycle):
@@ -129,11 +122,21 @@ class Connection(HttpToolsProtocol):
                     cycle.keep_alive = False
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing was asked for too long; what he did not take by now he will not take."""
-        if self.transport.get_write_buffer_size():
+        """If nothing was asked for too long, end it; what the caller did not take by now he will not take.
+
+        One timer runs all the time, and looks when it is due how long it has been: cheaper than one for each pause.
+        """
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._look_in(min(left_s, self.timeout_keep_alive))
+        elif self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Something is under way."""
+        self._idle_since = math.inf
 
     # --- what comes in ---
 
@@ -141,7 +144,7 @@ class Connection(HttpToolsProtocol):
         """Feed the parser; what can't be a request is refused."""
         if self._refused:
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = math.inf
         self._fed = self._fed + len(data) if self._in_head else len(data)
         alone = self._fed <= self._most_head or self._in_head or self._idle
         self._completed = False
@@ -150,6 +153,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._problem or InvalidRequest("This is not HTTP/1.1 as we read it.", "See RFC 9112."))
             return
+        if self._arriving is not None:
+            self._leave_to_uvicorn()
         if self._in_head:
             if self._fed > self._most_head and alone and not self._completed:
                 self._refuse(self._too_large())
@@ -174,8 +179,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
         self._in_head = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
@@ -188,31 +193,38 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._before_offer, self.cycle = self.cycle, _NOBODY
             return
-        self.scope[LINE] = Line()  # type: ignore[literal-required]
         super().on_headers_complete()
-        if self._draining:
-            self.cycle.keep_alive = False
         if len(self.pipeline) > MOST_PIPELINED:
             self._problem = InvalidRequest("Too many requests were sent ahead.", "Wait for answers.")
             raise self._problem
 
     def on_message_complete(self) -> None:
-        """A request is complete."""
-        super().on_message_complete()
-        line: Line | None = self.scope.get(LINE)  # type: ignore[assignment]
-        if line is not None:
-            line.whole = True
+        """A request is complete, unless it is read again."""
+        if self.cycle is not _NOBODY:
+            super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Remember who is being answered: with requests sent ahead it isn't the last that came."""
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
+    def _begin(self, form: Form, endpoint: str) -> None:
+        super()._begin(form, endpoint)
+        if self._draining:
+            self.cycle.keep_alive = False
+
+    def _leave_to_uvicorn(self) -> None:
+        super()._leave_to_uvicorn()
+        if self._draining:
+            self.cycle.keep_alive = False
 
     # --- what goes out ---
 
     def on_response_complete(self) -> None:
-        """An answer is written, but perhaps not taken yet."""
-        super().on_response_complete()
+        """An answer is written, but perhaps not taken yet. What was sent ahead has its turn."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._wait_for_request()
         if self.flow.write_paused:
             self._await_taking()
 
@@ -240,14 +252,14 @@ class Connection(HttpToolsProtocol):
 
     # --- whom we end it with ---
 
-    @property
-    def _idle(self) -> bool:
-        """Whether nothing is being answered."""
-        return self._running is None or (self._running.response_complete and not self.pipeline)
-
     def _wait_for_request(self) -> None:
         """Keep an idle connection for a while."""
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_in(self.timeout_keep_alive)
+
+    def _look_in(self, wait_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
 
     def _close_if_idle(self) -> None:
         if self._idle and not self.transport.is_closing():
@@ -298,6 +310,12 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER_S, self.transport.abort)
 
 
-def bounded(bounds: Callable[[], Bounds]) -> type[Connection]:
-    """The protocol for a server; bounds are asked for at each new connection."""
-    return type("BoundedConnection", (Connection,), {"bounds": staticmethod(bounds)})
+def bounded(bounds: Callable[[], Bounds], answerer: Answerer | None = None) -> type[Connection]:
+    """The protocol for a server.
+
+    Args:
+        bounds: Asked at each new connection.
+        answerer: Answers inference on the short way; without it all goes over ASGI.
+    """
+    way = staticmethod(answerer) if answerer is not None else None
+    return type("BoundedConnection", (Connection,), {"bounds": staticmethod(bounds), "answerer": way})

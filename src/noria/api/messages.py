@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from noria.adapters.uvicorn import LINE, Line, write_whole
+from noria.adapters.uvicorn import LINE, Line, Turn, write_whole
 from noria.api.problems import RequestTimeout
 from noria.domain.errors import Overloaded, RequestTooLarge, UnsupportedMedia
 from noria.domain.key import ApiKey
@@ -52,19 +52,30 @@ class Request:
         line: Its connection; None under another server's protocol.
     """
 
-    __slots__ = ("_headers", "_held", "_lines", "_receive", "_room", "id", "key", "line", "method", "path")
+    __slots__ = ("_body", "_headers", "_held", "_lines", "_receive", "_room", "id", "key", "line", "method", "path")
 
     def __init__(self, scope: Scope, receive: Receive, id: str, room: Room | None = None) -> None:
-        self._room = room or Room()
-        self._held = 0
-        self.id = id
-        self.key: ApiKey | None = None
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.id, self.method, self.path = id, scope["method"], scope["path"]
         self._lines: list[tuple[bytes, bytes]] = scope["headers"]
-        self._headers: dict[bytes, bytes] = dict(self._lines)
-        self._receive = receive
         self.line: Line | None = scope.get(LINE)
+        self._body: bytes | None = None
+        self._receive = receive
+        self._room = room or Room()
+        self._ready()
+
+    @classmethod
+    def of(cls, turn: Turn, id: str) -> "Request":
+        """The request of a turn, which came whole."""
+        made = cls.__new__(cls)
+        made.id, made.method, made.path = id, "POST", turn.path
+        made._lines, made.line, made._body = turn.headers, turn, turn.body
+        made._ready()
+        return made
+
+    def _ready(self) -> None:
+        self.key: ApiKey | None = None
+        self._headers: dict[bytes, bytes] = dict(self._lines)
+        self._held = 0
 
     def header(self, name: bytes) -> str:
         """A header's value, by its lower-case name; empty if it isn't there."""
@@ -98,7 +109,9 @@ class Request:
         """
         if self.header(b"content-encoding") not in ("", "identity"):
             raise UnsupportedMedia("Compressed bodies can't be read.", "Send the body without Content-Encoding.")
-        if self.line is not None and self.line.whole:
+        if self._body is not None:
+            body, more = self._body if len(self._body) <= most else None, False
+        elif self.line is not None and self.line.whole:
             body, more = await self._read(most, most_together)
         else:
             body, more = await self._arriving(most, slow_s, most_together)

@@ -70,7 +70,7 @@ def server(
         uvicorn.Config(
             AccessLog(app, app.addresses) if access_log else app,
             loop="uvloop",
-            http=bounded(bounds),
+            http=bounded(bounds, None if access_log else app.answer),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -104,7 +104,7 @@ class App:
         try:
             return await self._batcher.submit(call)
         except asyncio.CancelledError:
-            if not line.is_cut:
+            if not line.disconnected:
                 raise
             waiting.uncancel()
             raise CallerLeft from None
