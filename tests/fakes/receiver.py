@@ -21,6 +21,9 @@ class Receiver:
     drip: bool = False
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
+    def took(self) -> None:
+        """Something was received, and is not answered yet."""
+
     @contextmanager
     def listening(self, port: int = 0) -> Iterator[str]:
         """Serve on a port of loopback, a free one if none is given, and say where."""
@@ -44,6 +47,7 @@ class Receiver:
             def do_POST(self) -> None:
                 headers = {k.lower(): v for k, v in self.headers.items()} | {"path": self.path}
                 receiver.got.append((headers, self.rfile.read(int(self.headers["content-length"]))))
+                receiver.took()
                 if receiver.drip:
                     self._drip()
                 elif receiver.hang:

@@ -141,6 +141,13 @@ def test_a_window_without_data_neither_fires_nor_resolves():
     assert bench.stands() == "firing"
 
 
+def test_a_window_of_no_records_is_one_without_data():
+    bench = Bench(slow={"metric": "table.count", "above": 0})
+    bench.window({"column_name": ":table", "count": 7})
+    bench.window({"column_name": ":table", "count": 0})
+    assert bench.stands() == "firing"
+
+
 def test_people_are_told_of_what_fires_and_not_of_what_is_pending():
     bench = Bench(slow=P95 | {"windows": "2 of 2"})
     bench.p95(900)

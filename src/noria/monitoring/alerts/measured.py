@@ -122,7 +122,12 @@ class Window:
 
 
 def _number(row: Row, statistic: str) -> float | None:
-    """The statistic's value in a row; None if it has none, or none that can be compared."""
+    """The statistic's value in a row; None if it has none, or none that can be compared.
+
+    A row of no records is no data, whatever its numbers: nothing came, so nothing can be said of it.
+    """
+    if row.get("count") == 0:
+        return None
     rank = percentile(statistic)
     found: Any = row.get(statistic)
     if rank is not None:
