@@ -26,6 +26,7 @@ from noria.domain.events import (
 )
 from noria.governance.cards import Cards
 from noria.monitoring.alerts import Alerts, Rules
+from noria.monitoring.judging import Judges
 from noria.monitoring.measuring import Quality
 from noria.monitoring.monitors import Monitors
 from noria.ports import Handlers
@@ -42,6 +43,7 @@ class Rooms:
     monitors: Monitors
     quality: Quality
     rules: Rules
+    judges: Judges
     alerts: Alerts
     triggers: Triggers
     pipeline: Pipeline
@@ -53,7 +55,7 @@ class Rooms:
 def handlers(rooms: Rooms) -> Handlers:
     """Event → what it sets off, in order."""
     return {
-        WindowClosed: (rooms.monitors.evaluate, rooms.quality.measure, rooms.rules.judge),
+        WindowClosed: (rooms.monitors.evaluate, rooms.quality.measure, rooms.rules.judge, rooms.judges.judge),
         WindowJudged: (rooms.quality.measure, rooms.rules.judge),
         DriftDetected: (rooms.alerts.raise_alert,),
         QualityDropped: (rooms.alerts.raise_alert,),

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from noria.bootstrap.judging import judges
 from noria.bootstrap.parts import cards, first_versions, host, outbox, policies, redactor_socket, upstream
 from noria.bootstrap.project import APPLIED, clock, in_service, state
 from noria.domain.status import AppliedProject
@@ -81,7 +82,8 @@ def loop(settings: Settings) -> Iterator[Loop]:
     tables = DeltaStore(settings.tables_dir)
     models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
     servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
-    rooms = _rooms(settings, store, times, tables, models, servers, compute)
+    scorers = LocalCompute()
+    rooms = _rooms(settings, store, times, tables, models, servers, compute, scorers)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
     told = telemetry(settings, models.prepare)
     try:
@@ -109,6 +111,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     finally:
         workflows.close()  # first: a job that dies with its engine would be put down as a failed step
         compute.close()
+        scorers.close()
         spools.close()
         if told is not None:
             told.close()
@@ -122,6 +125,7 @@ def _rooms(
     models: ModelRegistry,
     servers: ModelHost,
     compute: "ComputeEngine",
+    scorers: "ComputeEngine",
 ) -> "Rooms":
     from noria.adapters.redactor import SocketReader
     from noria.bootstrap.quality_job import FUNCTION
@@ -143,6 +147,10 @@ def _rooms(
     written = cards(settings, store, models)
     monitors, owed = Monitors(store, tables, Baselines(models), project), outbox(settings, store)
     causes = Causes(store, times, monitors.moved, Showing(tables), lambda name: rules_of(project, name))
+
+    def redact(endpoint: str) -> Callable[[str], str]:
+        return _redact(redactors[endpoint], names)
+
     pipeline = Pipeline(
         state=store,
         records=tables,
@@ -150,7 +158,7 @@ def _rooms(
         compute=compute,
         clock=times,
         settings=lambda: settings,
-        redact=lambda endpoint: _redact(redactors[endpoint], names),
+        redact=redact,
         write_card=written.write,
     )
 
@@ -181,6 +189,7 @@ def _rooms(
     return Rooms(
         monitors=monitors,
         quality=Quality(store, tables, compute, project, FUNCTION, str(settings.tables_dir)),
+        judges=judges(project, store, tables, times, scorers, redact),
         rules=Rules(store, times, tables, lambda: project, causes, owed),
         alerts=Alerts(store, times, causes, owed),
         triggers=Triggers(store, tables, times, lambda: project),

@@ -58,7 +58,7 @@ class PriceKeeper:
         self._warn(routes, kept)
 
     def _replace(self, before: PriceList | None, addresses: Iterable[str]) -> PriceList:
-        found = {address: self._price(address) for address in addresses}
+        found = {address: self.price_at(address) for address in addresses}
         prices = {address: price for address, price in found.items() if price is not None}
         unknown = tuple(address for address, price in found.items() if price is None)
         made = PriceList(at=self._clock.now(), prices=prices, unknown=unknown)
@@ -74,7 +74,8 @@ class PriceKeeper:
                 change.put(made)
         return made
 
-    def _price(self, address: str) -> Price | None:
+    def price_at(self, address: str) -> Price | None:
+        """What a model at `upstream:NAME/MODEL` costs; None if nobody knows."""
         name, _, model = address.removeprefix(ELSEWHERE).partition("/")
         upstream = self._project.upstreams.get(name)
         if upstream is None:

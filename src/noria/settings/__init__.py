@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from noria.settings.alerts import Against, Alertmanager, AlertRule, Notify, Service, Severity, Told, Webhook
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute, Engine, Spark
+from noria.settings.judges import Judge, Scorer
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
@@ -33,6 +34,7 @@ __all__ = [
     "Endpoint",
     "Engine",
     "GgufModel",
+    "Judge",
     "Limits",
     "Log",
     "Mlflow",
@@ -50,6 +52,7 @@ __all__ = [
     "Registered",
     "RolloutPlan",
     "Routing",
+    "Scorer",
     "Server",
     "Service",
     "Settings",

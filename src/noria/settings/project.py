@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from noria.settings.alerts import RESERVED, AlertRule, Notify, unknown_monitors
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute
+from noria.settings.judges import Judge
 from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
@@ -74,6 +75,9 @@ class Endpoint(Strict):
     alerts: Mapping[Name, AlertRule] = Field(
         default_factory=dict, description="Rules by name: when alerts fire beside the monitors' own alarms."
     )
+    judges: Mapping[Name, Judge] = Field(
+        default_factory=dict, description="Language models that judge a sample of the answers."
+    )
     rollout: RolloutPlan = Field(default_factory=RolloutPlan)
 
     @model_validator(mode="after")
@@ -122,6 +126,8 @@ class Project(Strict):
                 raise PydanticCustomError("upstream", "endpoints.{name}.deployment: name one of the upstreams", at)
             if (problem := _mismatch(endpoint, self.upstreams)) is not None:
                 raise PydanticCustomError("wire", "endpoints.{name}." + problem, at)
+            for judge in endpoint.judges.values():
+                _can_judge(judge, self.endpoints, self.upstreams)
             if any(other not in self.endpoints or other == name for other in endpoint.routing.fallbacks):
                 raise PydanticCustomError("fallbacks", "endpoints.{name}.routing.fallbacks: name other endpoints", at)
             if any(self.endpoints[other].task is not endpoint.task for other in endpoint.routing.fallbacks):
@@ -138,6 +144,22 @@ class Project(Strict):
     def model_name(self, endpoint: str) -> str:
         """Registered model behind an endpoint."""
         return self.endpoints[endpoint].model or endpoint
+
+
+def _can_judge(judge: Judge, endpoints: Mapping[str, Endpoint], upstreams: Mapping[str, Upstream]) -> None:
+    """See that who judges is there and writes texts."""
+    if judge.endpoint is not None and (
+        judge.endpoint not in endpoints or endpoints[judge.endpoint].task is not Task.CHAT
+    ):
+        raise PydanticCustomError(
+            "judge", "judges: {name} is no chat endpoint of this project", {"name": judge.endpoint}
+        )
+    if judge.upstream is not None and (
+        judge.upstream not in upstreams or upstreams[judge.upstream].kind is UpstreamKind.MLFLOW
+    ):
+        raise PydanticCustomError(
+            "judge", "judges: {name} is no upstream that speaks OpenAI's wire", {"name": judge.upstream}
+        )
 
 
 def _mismatch(endpoint: Endpoint, upstreams: Mapping[str, Upstream]) -> str | None:
