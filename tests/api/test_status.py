@@ -13,7 +13,7 @@ from noria.domain.status import Heartbeat
 
 TARGET = {"model", "version", "role", "weight", "verdict_id"}
 MONITOR = {"id", "endpoint", "monitor", "kind", "model_version", "since", "folded_until", "rows", "log_e",
-           "log_threshold", "numbers", "alarms"}  # fmt: skip
+           "log_threshold", "numbers", "alarms", "monitor_version", "column"}  # fmt: skip
 WORKER = {
     "id", "alive", "at", "age_seconds", "pid", "spools", "unshipped", "open_intents", "hosts", "telemetry",
     "notifiers", "problems",

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noria.adapters.tables.delta import DeltaStore
+from noria.adapters.tables.parts import read_part
 from noria.adapters.tables.view import meant
 from noria.domain.errors import InvalidRequest
 from noria.ports import Where
@@ -73,6 +74,9 @@ class MemoryRecords:
         if rows.num_rows:
             store.append(table, rows, "memory", 1)
         return store.parts(table, endpoint, since, until, most_bytes)
+
+    def read(self, part, columns=None):
+        return read_part(part, columns)
 
     def query(self, sql: str) -> pa.Table:
         return self.view().query(sql)

@@ -168,7 +168,8 @@ def test_a_crash_at_any_point_repeats_nothing(stage, table):
         stage.close()
     stage.close()
     assert stage.states()["text"].rows == 50
-    assert len([r for r in stage.rows("profile_metrics") if r["column_name"] == ":table"]) == 1
+    tables = [r["model_id"] for r in stage.rows("profile_metrics") if r["column_name"] == ":table"]
+    assert sorted(tables) == ["*", "triage/1"]
     assert len([r for r in stage.rows("drift_metrics") if r["monitor"] == "text"]) == 1
 
 
@@ -230,16 +231,17 @@ def test_the_tables_hold_a_row_for_each_column_version_and_monitor(stage):
     stage.turn(80)
     profile, drift = stage.rows("profile_metrics"), stage.rows("drift_metrics")
     assert {row["model_id"] for row in profile} == {"*", "triage/1", "triage/2"}
-    assert {row["column_name"] for row in profile} == {
+    assert {row["column_name"] for row in profile} > {
         ":table", "input", "prediction", "status_code", "execution_duration_ms", "ttft_ms", "input_tokens",
-        "output_tokens",
+        "output_tokens", "input_length", "cost_usd", "error",
     }  # fmt: skip
-    table = next(r for r in profile if r["column_name"] == ":table" and r["window"]["start"] == BEGIN + HOUR)
+    of_all = [r for r in profile if (r["column_name"], r["model_id"]) == (":table", "*")]
+    table = next(r for r in of_all if r["window"]["start"] == BEGIN + HOUR)
     assert (table["count"], table["granularity"], table["log_type"]) == (100, "1 hour", "INPUT")
-    kinds = [(row["monitor"], row["drift_type"]) for row in drift if row["window"]["start"] == BEGIN + HOUR]
-    assert sorted(kinds) == [
+    watched = [row for row in drift if row["monitor"] and row["window"]["start"] == BEGIN + HOUR]
+    assert sorted((row["monitor"], row["drift_type"]) for row in watched) == [
         ("length", "BASELINE"), ("length", "CONSECUTIVE"), ("prediction", "BASELINE"), ("prediction", "CONSECUTIVE"),
-        ("quality", "BASELINE"), ("text", "BASELINE"), ("text", "CONSECUTIVE"),
+        ("quality", "BASELINE"), ("quality", "CONSECUTIVE"), ("text", "BASELINE"), ("text", "CONSECUTIVE"),
     ]  # fmt: skip
     length = next(row for row in drift if row["monitor"] == "length" and row["drift_type"] == "CONSECUTIVE")
     assert length["window_cmp"]["start"] == BEGIN
@@ -310,10 +312,10 @@ def test_a_damaged_baseline_is_named_and_leaves_no_hole(stage, baseline):
     assert stage.rows("profile_metrics")
 
 
-def test_counts_in_other_cells_begin_anew(stage):
+def test_counts_in_other_cells_are_folded_anew_from_what_was_kept(stage):
     stage.turn(40)
     with stage.state.note() as note:
         note.put(replace(stage.states()["text"], counts=(1, 2)))
     stage.turn(40)
-    assert stage.states()["text"].rows == 40
+    assert stage.states()["text"].rows == 80
     assert stage.states()["text"].kind is MonitorKind.TEXT_DRIFT

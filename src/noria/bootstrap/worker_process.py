@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noria.bootstrap.judging import judges
-from noria.bootstrap.parts import cards, first_versions, host, outbox, policies, redactor_socket, upstream
+from noria.bootstrap.parts import cards, counting, first_versions, host, outbox, policies, redactor_socket, upstream
 from noria.bootstrap.project import APPLIED, clock, in_service, state
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
@@ -82,8 +82,9 @@ def loop(settings: Settings) -> Iterator[Loop]:
     tables = DeltaStore(settings.tables_dir)
     models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
     servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
-    scorers = LocalCompute()
-    rooms = _rooms(settings, store, times, tables, models, servers, compute, scorers)
+    scorers, counts = LocalCompute(), counting(settings)
+    rooms = _rooms(settings, store, times, tables, models, servers, compute, scorers, counts)
+    windows = Windows(store, tables, times)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
     told = telemetry(settings, models.prepare)
     try:
@@ -96,8 +97,10 @@ def loop(settings: Settings) -> Iterator[Loop]:
             registry=models,
             host=servers,
             spools=spools,
-            shipper=Shipper(spools.readers, tables, times, told=told.shipped if told else None),
-            windows=Windows(store, tables),
+            shipper=Shipper(
+                spools.readers, tables, times, told=told.shipped if told else None, arriving=windows.arriving
+            ),
+            windows=windows,
             late=LateLabels(store, tables),
             retention=Retention(store, tables, times),
             rooms=rooms,
@@ -112,6 +115,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
         workflows.close()  # first: a job that dies with its engine would be put down as a failed step
         compute.close()
         scorers.close()
+        counts.close()
         spools.close()
         if told is not None:
             told.close()
@@ -126,6 +130,7 @@ def _rooms(
     servers: ModelHost,
     compute: "ComputeEngine",
     scorers: "ComputeEngine",
+    counts: "ComputeEngine",
 ) -> "Rooms":
     from noria.adapters.redactor import SocketReader
     from noria.bootstrap.quality_job import FUNCTION
@@ -145,7 +150,7 @@ def _rooms(
     project, redactors = settings.project, Redactors(lambda: settings.project)
     names = SocketReader(redactor_socket(settings))
     written = cards(settings, store, models)
-    monitors, owed = Monitors(store, tables, Baselines(models), project), outbox(settings, store)
+    monitors, owed = Monitors(store, tables, Baselines(models), project, counts), outbox(settings, store)
     causes = Causes(store, times, monitors.moved, Showing(tables), lambda name: rules_of(project, name))
 
     def redact(endpoint: str) -> Callable[[str], str]:

@@ -10,15 +10,23 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowClosed:
-    """All records of a window are in the table."""
+    """All records of a window are in the table.
+
+    `revision` tells apart that a window was closed again, because records came late; `longer` that it is one that is
+    summed from shorter ones.
+    """
 
     endpoint: str
     start: datetime
     end: datetime
+    revision: int = 0
+    longer: bool = False
 
     @property
     def id(self) -> str:
-        return f"window:{self.endpoint}:{self.start.isoformat()}"
+        length = f":{(self.end - self.start).total_seconds():.0f}s" if self.longer else ""
+        again = f":{self.revision}" if self.revision else ""
+        return f"window:{self.endpoint}:{self.start.isoformat()}{length}{again}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 
 class MonitorKind(StrEnum):
@@ -13,6 +14,13 @@ class MonitorKind(StrEnum):
     CATEGORICAL_DRIFT = "categorical_drift"
     NUMERIC_DRIFT = "numeric_drift"
     QUALITY = "quality"
+    SCORE = "score"
+    """A share of what is good, such as requests without an error, against what was promised."""
+
+    @property
+    def bets(self) -> bool:
+        """Whether its evidence is bets on scores against a floor; else it compares counts with a reference."""
+        return self in (MonitorKind.QUALITY, MonitorKind.SCORE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,11 +55,13 @@ class MonitorState:
         since: End of the window before the first one it folded in.
         folded_until: End of the last window it folded in; a window is folded in once.
         rows: Rows seen so far.
-        counts: Cells of a drift monitor; empty for a quality monitor.
-        log_capitals: Of a quality monitor, one for each bet of the grid; empty for a drift monitor.
+        counts: Cells of a drift monitor; empty for one that bets.
+        log_capitals: Of a monitor that bets, one for each stake of the grid; empty for a drift monitor.
         log_e: Natural logarithm of the evidence; alarm when it reaches `log_threshold`.
         log_threshold: ln(K / alpha) for K monitors on the endpoint.
         numbers: What else is worth showing (effect sizes, running mean, floor).
+        monitor_version: Grows when the project file changes what is watched; the evidence then begins anew.
+        column: The observed column that it watches.
     """
 
     id: str
@@ -67,6 +77,8 @@ class MonitorState:
     log_e: float = 0.0
     log_threshold: float = 0.0
     numbers: Mapping[str, float] = field(default_factory=dict)
+    monitor_version: int = 1
+    column: str = ""
 
     @property
     def alarms(self) -> bool:
@@ -75,21 +87,60 @@ class MonitorState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowCursor:
-    """How far an endpoint's windows are closed. `id` is the endpoint's name."""
+class Watch:
+    """What an endpoint's traffic is compared with, and how, from when on: a new champion, or a change of the project
+    file's monitors, begins another one. So a window of the past is computed as it was watched then.
 
-    id: str
-    closed_until: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowCounts:
-    """The cells of a drift monitor's newest window alone, to compare the next one with. `id` is its state's."""
+    Attributes:
+        id: `endpoint:number`.
+        endpoint: The endpoint's name.
+        number: Grows by one with each.
+        model: The champion's model.
+        version: Its version.
+        monitor_version: Grows by one when the monitors were changed.
+        monitors: What the project file says of them, as JSON values; what it doesn't say is left out.
+        since: Start of its first window.
+        counted_until: End of the last window that was computed while it was the newest.
+        held: The newest window before that which held anything.
+    """
 
     id: str
     endpoint: str
-    window: Window
-    counts: tuple[int, ...]
+    number: int
+    model: str
+    version: str
+    monitor_version: int
+    monitors: Mapping[str, Any]
+    since: datetime
+    counted_until: datetime
+    held: Window | None = None
+
+    @property
+    def ref(self) -> str:
+        """`model/version`."""
+        return f"{self.model}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowCursor:
+    """How far an endpoint's windows are closed. `id` is the endpoint's name.
+
+    Attributes:
+        revision: Grows when windows are closed again; windows that are closed from then on carry it.
+    """
+
+    id: str
+    closed_until: datetime
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateRecords:
+    """Moments of records that go into windows which are closed already. `id` is the endpoint's name."""
+
+    id: str
+    endpoint: str
+    starts: tuple[datetime, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,13 @@ from noria.domain.monitor import Window
 from noria.evaluation.arrays import Ints, texts
 from noria.evaluation.baseline import Baseline
 from noria.evaluation.cells import Cells
+from noria.evaluation.faults import FaultGrid
 from noria.evaluation.observations import NEEDED, observe
 from noria.evaluation.states import ColumnState, merged
 from noria.evaluation.topics import TextCells
 from noria.monitoring.slicing import ALL, OTHER, values_of
 from noria.settings import Task
+from noria.settings.monitors import FAULTS
 
 TABLE = ":table"
 """The column that stands for whole rows."""
@@ -30,7 +32,8 @@ EVERYONE = "*"
 """What stands for all models together."""
 COLUMNS = list(NEEDED)
 """Columns of the inference table that are read."""
-_WORDS = frozenset({"request_id", "request_time", "model", "route", "requester", "metadata", "outcome", "record"})
+WORDS = frozenset({"request_id", "request_time", "model", "route", "requester", "metadata", "outcome", "record"})
+"""Observed columns that name things; they are no measures."""
 _KEEP = 16
 """States of one key that wait to be added up: merging many at once is cheaper than one by one."""
 
@@ -142,7 +145,9 @@ class _Work:
 
     def __init__(self, plan: Plan, baseline: Baseline | None) -> None:
         self.plan = plan
-        self.cells = {name: each.cells for name, each in baseline.references.items()} if baseline else {}
+        known = baseline.references if baseline is not None else {}
+        self.cells: dict[str, Cells] = {name: FaultGrid() for name in FAULTS}
+        self.cells |= {name: reference.cells for name, reference in known.items()}
         self.windows = [Window(*map(datetime.fromisoformat, window)) for window in plan.windows]
         self.starts = _microseconds(window.start for window in self.windows)
         self.ends = _microseconds(window.end for window in self.windows)
@@ -224,7 +229,7 @@ class _Work:
             if of_records:
                 _put(self.waiting, start, ColumnState(name=TABLE, count=rows.num_rows))
             for name in rows.column_names:
-                if name not in _WORDS:
+                if name not in WORDS:
                     state = ColumnState.of(name, rows[name], cells.get(name))
                     _put(self.waiting, start._replace(column=name), state)
 

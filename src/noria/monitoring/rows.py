@@ -1,26 +1,20 @@
-"""Rows of the profile and drift tables for one window."""
+"""Rows of the profile and drift tables, from states."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import pyarrow as pa
-
 from noria.domain.monitor import MonitorState, Window
-from noria.evaluation.arrays import readable
-from noria.evaluation.drift import Drift
-from noria.evaluation.profile import Row, profile, profile_table
+from noria.evaluation.drift import drift_row, table_deltas
+from noria.evaluation.profile import TABLE, Row, profile, profile_table
 from noria.evaluation.states import ColumnState
-from noria.monitoring.reading import Record
-from noria.settings import Task
-from noria.tables import DRIFT_METRICS, PROFILE_METRICS
 
-VERSION = 1
-"""`monitor_version`: raised when what a row means changes."""
 _MOST_E = 700.0
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+INPUT = "INPUT"
+"""The `log_type` of profiles of what the log holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,95 +24,71 @@ class Place:
     endpoint: str
     window: Window
     model: str = "*"
+    version: int = 1
+    slice_key: str = ""
+    slice_value: str = ""
 
     def columns(self) -> Row:
-        """The columns that every row of both tables begins with."""
+        """The columns that every row of the monitoring tables begins with; null slices for the whole."""
         return {
             "window": as_struct(self.window),
             "endpoint": self.endpoint,
             "model_id": self.model,
             "granularity": granularity(self.window.end - self.window.start),
-            "monitor_version": VERSION,
+            "monitor_version": self.version,
+            "slice_key": self.slice_key or None,
+            "slice_value": self.slice_value if self.slice_key else None,
         }
 
 
-def profile_table_of(place: Place, records: Sequence[Record], task: Task, commit: int) -> pa.Table:
-    """The `profile_metrics` rows of a window: of all versions together (`*`) and, if there are several, of each.
+def profile_rows(place: Place, states: Iterable[ColumnState], commit: int) -> Iterator[Row]:
+    """The `profile_metrics` rows of one model or slice in a window.
 
     Args:
-        place: Endpoint and window.
-        records: Of that window.
-        task: What the endpoint does: classes are counted, free answers are measured by length.
+        place: Where they belong.
+        states: Of its columns, that of `:table` among them.
         commit: Version of the inference table that the records were read from.
     """
-    models = sorted({record.model for record in records})
-    parts = {"*": records}
-    if len(models) > 1:
-        parts |= {model: [record for record in records if record.model == model] for model in models}
-    start = {"log_type": "INPUT", "logging_table_commit_version": commit}
-    rows = [
-        place.columns() | {"model_id": model} | start | row
-        for model, part in parts.items()
-        for row in _profiles(part, task)
-    ]
-    return pa.Table.from_pylist(rows, schema=PROFILE_METRICS)
+    known = {state.name: state for state in states}
+    rows = known.pop(TABLE, None)
+    start = place.columns() | {"log_type": INPUT, "logging_table_commit_version": commit}
+    yield start | profile_table(known.values(), rows.count if rows else None)
+    for state in known.values():
+        yield start | profile(state)
 
 
-def _profiles(records: Sequence[Record], task: Task) -> Iterable[Row]:
-    asked = [text for record in records for text in record.asked]
-    said = [text for record in records for text in record.said]
-    answers = "prediction" if task is Task.CLASSIFICATION else "output"
-    columns = {"input": _texts(asked), answers: _texts(said)} | {
-        name: pa.array([record.numbers[name] for record in records], pa.float64())
-        for name in (records[0].numbers if records else ())
-    }
-    states = [ColumnState.of(name, values) for name, values in columns.items()]
-    yield profile_table(states, len(records))
-    if records:
-        yield from map(profile, states)
-
-
-def _texts(values: Iterable[str]) -> pa.Array:
-    return pa.array([readable(value) for value in values], pa.large_string())
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """What a drift row is about: the monitor, and the name and type of what it compares."""
-
-    monitor: str
-    column_name: str
-    data_type: str
-
-
-def against_baseline(place: Place, about: Column, drift: Drift, state: MonitorState, **more: Any) -> Row:
-    """A `drift_metrics` row of a window against the baseline, with the evidence so far.
-
-    Args:
-        place: Endpoint, window and the champion whose baseline it is.
-        about: What is compared.
-        drift: The effect sizes.
-        state: The monitor after the window.
-        more: Further columns.
-    """
-    evidence = {
+def evidence_columns(state: MonitorState) -> Row:
+    """What a drift row says of a monitor's evidence so far."""
+    return {
         "rows_seen": state.rows,
         "log_e": state.log_e,
         "log_threshold": state.log_threshold,
         "e_value": math.exp(min(state.log_e, _MOST_E)),
     }
-    return place.columns() | asdict(about) | asdict(drift) | evidence | {"drift_type": "BASELINE"} | more
 
 
-def against_window(place: Place, about: Column, drift: Drift, before: Window, **more: Any) -> Row:
-    """A `drift_metrics` row of a window against the one before it."""
-    what = {"drift_type": "CONSECUTIVE", "window_cmp": as_struct(before)}
-    return place.columns() | asdict(about) | asdict(drift) | what | more
+def compared(place: Place, monitor: str | None, now: ColumnState, before: ColumnState, cells: Any, **more: Any) -> Row:
+    """A `drift_metrics` row: a column of a window beside another state of it.
+
+    Args:
+        place: Where it belongs.
+        monitor: The monitor that watches the column; None for none.
+        now: The window's.
+        before: The reference's or an earlier window's.
+        cells: What both were counted in; None if they were not, or not in the same.
+        more: Further columns.
+    """
+    about = {"monitor": monitor, "column_name": now.name, "data_type": now.data_type}
+    mean = {"mean": now.mean} if now.finite else {}
+    return place.columns() | about | drift_row(now, before, cells) | mean | more
 
 
-def drift_table_of(rows: Sequence[Row]) -> pa.Table:
-    """Rows as the `drift_metrics` table keeps them."""
-    return pa.Table.from_pylist(list(rows), schema=DRIFT_METRICS)
+def table_row(place: Place, now: Mapping[str, ColumnState], before: Mapping[str, ColumnState], window: Window) -> Row:
+    """The row of a whole window beside the one before it: how many rows, and which columns came and went."""
+    rows, rows_before = (states[TABLE].count if TABLE in states else 0 for states in (now, before))
+    held, held_before = ([s for name, s in states.items() if name != TABLE] for states in (now, before))
+    about = {"column_name": TABLE, "drift_type": "CONSECUTIVE", "window_cmp": as_struct(window)}
+    return place.columns() | about | table_deltas(held, held_before, rows, rows_before)
 
 
 def as_struct(window: Window) -> Row:

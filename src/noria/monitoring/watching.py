@@ -1,24 +1,30 @@
-"""What each drift monitor watches: which values of a record it reads, and the part of the baseline they belong to."""
+"""What each monitor of an endpoint watches: which column, of whom, and what it is compared with."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from noria.domain.monitor import MonitorKind, Moved
 from noria.evaluation.baseline import Baseline, Reference
-from noria.evaluation.drift import Drift, drift
+from noria.evaluation.cells import Categories, NumericBins
 from noria.evaluation.topics import TextCells
 from noria.evaluation.wording import risen
-from noria.monitoring.reading import Record
-from noria.settings import MonitorName
+from noria.monitoring.computing import EVERYONE
+from noria.monitoring.keeping import FAULT, SCORE, SCORES
+from noria.settings import MonitorName, Monitors
+from noria.settings.monitors import FAULTS, FEATURE, column_of
 
 MOST_MOVED = 3
 """Cells, classes or words that an alert names."""
 _EXAMPLES = 3
 _EXAMPLE_LENGTH = 280
+_KINDS: Mapping[type, MonitorKind] = {
+    TextCells: MonitorKind.TEXT_DRIFT,
+    NumericBins: MonitorKind.NUMERIC_DRIFT,
+    Categories: MonitorKind.CATEGORICAL_DRIFT,
+}
 
 Seen = tuple[Any, str]
 """A value and the text that it came with."""
@@ -26,34 +32,21 @@ Seen = tuple[Any, str]
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One drift monitor of an endpoint.
+    """One monitor of an endpoint.
 
     Attributes:
         name: As in the project file.
         kind: What sort of values it watches.
         column: Name of the values in the tables.
-        read: A record and the champion's `model/version` → the values in it.
-        reference: What they are compared with.
+        reference: Their cells, and the counts that they are compared with.
+        floor: Average of what is good that was promised, 0 to 1; for monitors that bet.
     """
 
-    name: MonitorName
+    name: str
     kind: MonitorKind
     column: str
-    read: Callable[[Record, str], Iterator[Seen]]
     reference: Reference[Any]
-
-    def values(self, records: Iterable[Record], champion: str) -> list[Seen]:
-        """The values in these records."""
-        return [seen for record in records for seen in self.read(record, champion)]
-
-    @property
-    def data_type(self) -> str:
-        """Of the column, as the tables name it."""
-        return "double" if self.kind is MonitorKind.NUMERIC_DRIFT else "string"
-
-    def drift(self, now: ArrayLike, before: ArrayLike) -> Drift:
-        """The classic effect sizes between two counts."""
-        return drift(now, before, self.reference.cells)
+    floor: float | None = None
 
     def moved(self, values: Sequence[Seen], most: int = MOST_MOVED) -> tuple[Moved, ...]:
         """What changed most against the reference, with examples of how it is now."""
@@ -62,39 +55,32 @@ class Watched:
         return _cells_moved(self.reference, values, most)
 
 
-def watched(baseline: Baseline, watch: Iterable[str]) -> tuple[Watched, ...]:
-    """The drift monitors that are on and that the baseline knows something to compare with."""
-    references: Mapping[MonitorName, Reference[Any] | None] = {
-        MonitorName.TEXT: baseline.text,
-        MonitorName.LENGTH: baseline.length,
-        MonitorName.PREDICTION: baseline.prediction,
-    }
-    named = [name for name in MonitorName if name in set(watch)]
-    known = ((name, reference) for name in named if (reference := references.get(name)) is not None)
-    return tuple(Watched(name, *_DRIFT[name], reference) for name, reference in known if reference.counts.sum())
+def watched(baseline: Baseline | None, monitors: Monitors) -> tuple[Watched, ...]:
+    """The monitors that are on and that there is something to compare with, or a promise to hold."""
+    found = (_watched(name, baseline or Baseline(references={}), monitors) for name in monitors.watch)
+    return tuple(each for each in found if each is not None)
 
 
-def _texts(record: Record, _champion: str) -> Iterator[Seen]:
-    return ((text, text) for text in record.asked)
+def _watched(name: str, baseline: Baseline, monitors: Monitors) -> Watched | None:
+    column = column_of(name)
+    promised = monitors.floors.get(column, baseline.floors.get(column))
+    if name == MonitorName.QUALITY:
+        return None if promised is None else Watched(str(name), MonitorKind.QUALITY, SCORE, SCORES, promised)
+    reference = baseline.references.get(column)
+    if column in FAULTS:
+        grid = reference or FAULT
+        return None if promised is None else Watched(str(name), MonitorKind.SCORE, column, grid, 1 - promised)
+    if reference is None or not reference.counts.sum():
+        return None
+    return Watched(str(name), _KINDS[type(reference.cells)], column, reference)
 
 
-def _lengths(record: Record, _champion: str) -> Iterator[Seen]:
-    return ((len(text), text) for text in record.asked)
+def asked_by(column: str, champion: str) -> str:
+    """Whose values of a column are compared: what callers send is the same for all models, what comes back is not.
 
-
-def _predictions(record: Record, champion: str) -> Iterator[Seen]:
-    """A candidate may well answer otherwise: only the champion's answers are compared with its own baseline."""
-    if record.model != champion:
-        return iter(())
-    asked = record.asked if len(record.asked) == len(record.said) else [""] * len(record.said)
-    return zip(record.said, asked, strict=True)
-
-
-_DRIFT: Mapping[MonitorName, tuple[MonitorKind, str, Callable[[Record, str], Iterator[Seen]]]] = {
-    MonitorName.TEXT: (MonitorKind.TEXT_DRIFT, "input", _texts),
-    MonitorName.LENGTH: (MonitorKind.NUMERIC_DRIFT, "input_length", _lengths),
-    MonitorName.PREDICTION: (MonitorKind.CATEGORICAL_DRIFT, "prediction", _predictions),
-}
+    A candidate may well answer otherwise: only the champion's answers are compared with its own baseline.
+    """
+    return EVERYONE if column.startswith(("input", FEATURE)) else champion
 
 
 def _words_moved(cells: TextCells, texts: Sequence[str], most: int) -> tuple[Moved, ...]:

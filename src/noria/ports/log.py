@@ -1,6 +1,6 @@
 """The seams of the log: spools on this machine, and the tables that they are shipped to."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -252,6 +252,15 @@ class RecordStore(Protocol):
         Raises:
             InvalidRequest: The table is not one whose files hold its rows as they are (deletion vectors, renamed
                 columns).
+        """
+        ...
+
+    def read(self, part: Part, columns: Sequence[str] | None = None) -> "Iterator[pa.Table]":
+        """The rows of a part, some megabytes at a time; never an empty table.
+
+        Raises:
+            Conflict: A file is gone: the table was tidied since the part was cut.
+            StorageCorrupted: A file can't be read.
         """
         ...
 

@@ -152,3 +152,14 @@ class Monitors(Strict):
 def column_of(monitor: str) -> str:
     """The observed column that a monitor watches."""
     return SHORT.get(monitor, monitor)  # type: ignore[call-overload, no-any-return]  # a StrEnum is its text
+
+
+def retrains(monitor: str) -> bool:
+    """Whether a model that is trained anew may be the cure: what callers send, or what the model makes of it, is other
+    than it was. Slow, dear or failing answers have other causes."""
+    column = column_of(monitor)
+    content = column.startswith(("input", "output", "prediction", FEATURE)) and column not in _USAGE
+    return monitor == MonitorName.QUALITY or content
+
+
+_USAGE = frozenset({"input_tokens", "output_tokens"})

@@ -6,7 +6,7 @@ slipped in between makes the commit fail instead of doubling rows.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from noria.adapters.tables.parts import cut
+from noria.adapters.tables.parts import cut, read_part
 from noria.adapters.tables.view import DeltaView, absent, conditions, meant, predicate, scanned
 from noria.domain.errors import Conflict, InvalidRequest, LogUnavailable, StorageCorrupted
 from noria.ports import Part, Where
@@ -124,6 +124,9 @@ class DeltaStore:
     def parts(self, table: str, endpoint: str, since: datetime, until: datetime, most_bytes: int) -> Sequence[Part]:
         handle = self._open(table)
         return [] if handle is None else cut(handle, table, self._uri(table), endpoint, since, until, most_bytes)
+
+    def read(self, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        return read_part(part, columns, options=self._options)
 
     def view(self) -> DeltaView:
         return DeltaView(self._open)

@@ -72,7 +72,7 @@ def accuracy(rows: Rows) -> Spec | None:
 
     None if nothing was judged yet.
     """
-    judged = [r for r in rows if r["monitor"] == "quality" and r.get("mean") is not None]
+    judged = [r for r in _against_baseline(rows) if r["monitor"] == "quality" and r.get("mean") is not None]
     if not judged:
         return None
     points = [_point(r, r["mean"]) for r in judged]
@@ -114,7 +114,9 @@ def _line(colour: str, at: float, words: str) -> list[Spec]:
 
 
 def _against_baseline(rows: Rows) -> Iterable[Mapping[str, Any]]:
-    return (r for r in rows if r.get("drift_type", "BASELINE") == "BASELINE")
+    """What monitors say of the whole; columns that nobody watches and slices have rows, too."""
+    of_monitors = (r for r in rows if r["monitor"] is not None and not r.get("slice_key"))
+    return (r for r in of_monitors if r.get("drift_type", "BASELINE") == "BASELINE")
 
 
 def _point(row: Mapping[str, Any], value: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from noria.domain.run import Run
 from noria.monitoring.alerts.evidence import Showing
 from noria.ports import Clock, StateStore
 from noria.settings import AlertRule
+from noria.settings.monitors import retrains
 
 Cause = DriftDetected | QualityDropped | GateFailed | RunFailed | RolledBack
 
@@ -74,7 +75,7 @@ class Causes:
             moved=self.moved(state),
             slices=self.showing.slices(state),
             severity=Severity.CRITICAL,
-            trigger=True,
+            trigger=retrains(state.monitor),
         )
         told = f"{_changed(state)} since {_time(state.since)}: {alert.how_sure} after {state.rows:,} records."
         return _as_said(alert, told, self._rule(state))

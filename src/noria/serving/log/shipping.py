@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from noria.domain.errors import NoriaError
 from noria.domain.inference import Entry, Feedback, Intent, Outcome, OutcomeKind
@@ -19,6 +19,9 @@ from noria.domain.status import SpoolStatus
 from noria.ports import Clock, Poison, RecordStore, SpoolReader
 from noria.serving.log import rows
 from noria.serving.log.rows import Answered, Dead
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LATER: Final = bytes(bytearray(b"read again when its outcome comes"))
 """Stands for a long request's body while it is under way: whoever waits for thousands of them would fill the memory."""
@@ -68,6 +71,8 @@ class Shipper:
         clock: For the watermark and the time at which a dead letter was found.
         grace: Longest time between a request's arrival and its intent on disk.
         told: Hears of requests once they are in the tables; at most once of each, and it must not wait or raise.
+        arriving: Hears of rows before they are in a table, by the table's name, so that whoever keeps sums of a table
+            knows what will be missing in them even if the worker dies at this moment; maybe more than once of each.
     """
 
     def __init__(
@@ -77,11 +82,13 @@ class Shipper:
         clock: Clock,
         grace: timedelta = timedelta(seconds=1),
         told: Callable[[Sequence[Answered]], None] | None = None,
+        arriving: "Callable[[str, pa.Table], None] | None" = None,
     ) -> None:
         self._readers = readers
         self._store = store
         self._clock = clock
         self._told = told
+        self._arriving = arriving
         self._grace_us = int(grace.total_seconds() * 1e6)
         self._progress: dict[str, _Progress] = {}
         self._turned = False
@@ -187,6 +194,8 @@ class Shipper:
         letters = rows.dead_letters(spool, dead, self._clock.now_us())
         for table, arrow in zip(_TABLES, (letters, feedback, answered), strict=True):
             if arrow.num_rows:
+                if self._arriving is not None and table != "dead_letter":
+                    self._arriving(table, arrow)
                 self._store.append(table, arrow, application(spool, table), last)
                 progress.written[table] = last
         if self._told is not None:

@@ -1,0 +1,272 @@
+"""Computes windows of one watch, puts their rows in place of what was there, and folds the evidence over them.
+
+The one way in which rows of the monitoring tables come about: a window that has just closed, one that is closed again
+and a span of the past differ only in how many windows they are.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from noria.domain.errors import Conflict, StorageCorrupted
+from noria.domain.monitor import MonitorState, Watch, Window
+from noria.evaluation.baseline import Baseline
+from noria.evaluation.profile import Row
+from noria.evaluation.sequential import log_threshold
+from noria.evaluation.states import ColumnState
+from noria.monitoring.baselines import Baselines
+from noria.monitoring.computing import TABLE, Key
+from noria.monitoring.counting import Counting, Told
+from noria.monitoring.evidence import Folded, begin, fold
+from noria.monitoring.keeping import SCORE, SCORES, Kept, in_window, keep, newest_before, read, table_of, together
+from noria.monitoring.reading import read_judgements
+from noria.monitoring.rows import INPUT, granularity
+from noria.monitoring.tables import Groups, drift_rows, drift_table, grouped, profile_table
+from noria.monitoring.watches import settings_of
+from noria.monitoring.watching import Watched, watched
+from noria.ports import RecordStore, Where
+from noria.settings import Endpoint
+
+AT_A_TIME = 48
+"""Windows whose kept states are in memory at once."""
+_MOMENT = timedelta(microseconds=1)
+
+
+class Raced(Conflict):
+    """Somebody else wrote the endpoint's windows meanwhile."""
+
+
+@dataclass(slots=True)
+class Writer:
+    """Replaces an endpoint's rows, and notices if somebody else does so meanwhile."""
+
+    records: RecordStore
+    endpoint: str
+    _versions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for table in ("monitor_states", "profile_metrics", "drift_metrics"):
+            self._versions[table] = self.records.last_version(table, self._name)
+
+    def replace(self, table: str, rows: pa.Table, windows: Sequence[Window], **equal: str | bool) -> None:
+        """Put rows in the place of those of some windows.
+
+        Raises:
+            Raced: Somebody else wrote since this writer began.
+        """
+        where = Where(endpoint=self.endpoint, since=windows[0].start, until=windows[-1].start + _MOMENT, equal=equal)
+        self._versions[table] += 1
+        if not self.records.replace(table, rows, where, self._name, self._versions[table]):
+            raise Raced(f"Somebody else computes windows of {self.endpoint} at this moment.", "Try again in a while.")
+
+    @property
+    def _name(self) -> str:
+        return f"monitor:{self.endpoint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputing:
+    """Computes windows."""
+
+    records: RecordStore
+    counting: Counting
+    baselines: Baselines
+
+    def windows(
+        self,
+        endpoint: Endpoint,
+        watch: Watch,
+        windows: Sequence[Window],
+        states: Mapping[str, MonitorState],
+        told: Told = lambda _: None,
+    ) -> "Done":
+        """Compute windows of a watch and fold them in.
+
+        Args:
+            endpoint: The endpoint's settings.
+            watch: Which all of them belong to.
+            windows: In order.
+            states: Monitor → its state, as far as it has been folded; where that is beyond the first of these windows,
+                it is folded anew from the beginning of the watch.
+            told: Is told how far the scan of the records is.
+
+        Raises:
+            Raced: Somebody else computed windows of the endpoint meanwhile.
+            StorageCorrupted: The baseline can't be read; the windows' profiles are written nevertheless.
+        """
+        writer, broken = Writer(self.records, watch.endpoint), None
+        try:
+            baseline = self.baselines.of(watch.model, watch.version, settings_of(watch))
+        except StorageCorrupted as error:
+            baseline, broken = None, error
+        commit = self.records.snapshot("inference")
+        counted = self.counting.states(watch.endpoint, endpoint, settings_of(watch), windows, baseline, told)
+        kept = keep(counted, baseline) | self._judged(watch, windows)
+        versions = dict.fromkeys(windows, watch.monitor_version)
+        writer.replace("monitor_states", table_of(watch.endpoint, kept, versions), windows, summed=False)
+        everyone = together(kept)
+        for length, some in _by_length(windows):
+            rows = profile_table(watch, some, everyone, commit)
+            writer.replace("profile_metrics", rows, some, granularity=length, log_type=INPUT)
+        if broken is not None:
+            raise broken
+        folded = self._fold(writer, watch, baseline, windows, states)
+        held = [window for window in windows if any(k.window == window and k.column == TABLE for k in kept)]
+        return Done(folded, held[-1] if held else None, sum(s.count for k, s in counted.items() if _is_row(k)))
+
+    def sum_up(self, watch: Watch, window: Window) -> None:
+        """Compute a longer window from what was kept of the shorter ones in it."""
+        writer = Writer(self.records, watch.endpoint)
+        baseline = self.baselines.of(watch.model, watch.version, settings_of(watch))
+        kept = in_window(read(self.records, watch.endpoint, window.start, window.end), window)
+        length = granularity(window.end - window.start)
+        rows = table_of(watch.endpoint, kept, {window: watch.monitor_version}, of_windows=True)
+        writer.replace("monitor_states", rows, [window], summed=True, granularity=length)
+        everyone, commit = together(kept), self.records.snapshot("inference")
+        profile = profile_table(watch, [window], everyone, commit)
+        writer.replace("profile_metrics", profile, [window], granularity=length, log_type=INPUT)
+        before = Window(window.start - (window.end - window.start), window.start)
+        earlier = read(self.records, watch.endpoint, before.start, before.start + _MOMENT, of_windows=True)
+        earlier = {key: each for key, each in earlier.items() if key.window == before}
+        monitors = watched(baseline, settings_of(watch))
+        found = drift_rows(
+            watch,
+            baseline,
+            monitors,
+            grouped(everyone, window),
+            window,
+            {},
+            (before, grouped(together(earlier), before)) if earlier else None,
+        )
+        unwatched = [row | {"monitor": None} for row in found]
+        writer.replace("drift_metrics", drift_table(unwatched), [window], granularity=length)
+
+    def _judged(self, watch: Watch, windows: Iterable[Window]) -> dict[Key, Kept]:
+        """What was said in each window of the champion's answers."""
+        found = {}
+        for window in windows:
+            said = read_judgements(self.records, watch.endpoint, window.start, window.end, watch.ref)
+            if said:
+                scores = pa.array([each.score for each in said], pa.float64())
+                state = ColumnState.of(SCORE, scores, SCORES.cells)
+                found[Key(window, watch.ref, "", "", SCORE)] = Kept(state, SCORES.digest)
+        return found
+
+    def _fold(
+        self,
+        writer: Writer,
+        watch: Watch,
+        baseline: Baseline | None,
+        windows: Sequence[Window],
+        states: Mapping[str, MonitorState],
+    ) -> list[Folded]:
+        """Fold the windows in, from where each monitor is or from the beginning, and write the drift rows of all
+        windows that this changes."""
+        wanted = settings_of(watch)
+        monitors = watched(baseline, wanted)
+        threshold = log_threshold(wanted.alpha, len(wanted.watch))
+        known = {m.name: s for m in monitors if (s := states.get(m.name)) is not None and _goes_on(s, m, windows[0])}
+        anew = any(m.name in states and m.name not in known for m in monitors) or (
+            not states and watch.since < windows[0].start
+        )
+        now = {} if anew else known
+        for monitor in monitors:
+            since = max(watch.since, monitor.reference.since or watch.since)
+            now.setdefault(monitor.name, begin(watch, monitor, since, threshold))
+        first = watch.since if anew else windows[0].start
+        every = sorted({*self._kept_windows(watch, first), *windows}) if anew else list(windows)
+        before = self._before(watch, every[0])
+        path: dict[str, list[MonitorState]] = {monitor.name: [] for monitor in monitors}
+        for some in _chunks(every):
+            changed = some[-1].start >= windows[0].start
+            kept = together(
+                read(self.records, watch.endpoint, some[0].start, some[-1].start + _MOMENT, whole=not changed)
+            )
+            folded = {m.name: fold(now[m.name], m, some, kept, watch.ref) for m in monitors}
+            now = {name: each.last for name, each in folded.items()}
+            for name, each in folded.items():
+                path[name] += each.states
+            rows: list[Row] = []
+            for number, window in enumerate(some):
+                groups = grouped(kept, window)
+                if window.start >= windows[0].start:
+                    evidence = {name: each.states[number] for name, each in folded.items()}
+                    rows += drift_rows(watch, baseline, monitors, groups, window, evidence, before)
+                if groups:
+                    before = (window, groups)
+            rewritten = [window for window in some if window.start >= windows[0].start]
+            for length, part in _by_length(rewritten):
+                mine = [row for row in rows if row["granularity"] == length]
+                writer.replace("drift_metrics", drift_table(mine), part, granularity=length)
+        until = max(watch.counted_until, windows[-1].end)
+        for states_of in path.values():  # windows that held nothing are over, too
+            states_of[-1] = replace(states_of[-1], folded_until=until)
+        return [Folded(monitor, path[monitor.name]) for monitor in monitors]
+
+    def _kept_windows(self, watch: Watch, since: Any) -> Iterator[Window]:
+        """Windows of the watch that something was kept of."""
+        rows = self.records.scan(
+            "monitor_states",
+            columns=["window", "summed"],
+            endpoint=watch.endpoint,
+            since=since,
+            until=max(watch.counted_until, since),
+        )
+        mine = rows.filter(pc.invert(rows["summed"]))["window"].combine_chunks()
+        ends = pa.table({name: pc.struct_field(mine, name) for name in ("start", "end")})
+        for row in ends.group_by(["start", "end"]).aggregate([]).to_pylist():
+            yield Window(row["start"], row["end"])
+
+    def _before(self, watch: Watch, first: Window) -> tuple[Window, Groups] | None:
+        """The newest window before which held anything, and what was kept of it."""
+        held = watch.held
+        if held is None or held.start >= first.start or watch.counted_until > first.start:
+            held = newest_before(self.records, watch.endpoint, first.start)
+        if held is None:
+            return None
+        kept = read(self.records, watch.endpoint, held.start, held.start + _MOMENT)
+        return held, grouped(together(kept), held)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of windows.
+
+    Attributes:
+        folded: Every monitor after them.
+        held: The newest of them that holds anything.
+        records: Requests in them.
+    """
+
+    folded: Sequence[Folded]
+    held: Window | None
+    records: int
+
+
+def _goes_on(state: MonitorState, monitor: Watched, first: Window) -> bool:
+    """Whether a monitor's state is of the same cells, and of nothing later than a window."""
+    same = monitor.kind.bets or len(state.counts) in (0, len(monitor.reference.counts))
+    return same and state.kind is monitor.kind and state.folded_until <= first.start
+
+
+def _by_length(windows: Iterable[Window]) -> Iterator[tuple[str, list[Window]]]:
+    """Windows of the same length, in order."""
+
+    def length(window: Window) -> timedelta:
+        return window.end - window.start
+
+    for each, some in groupby(sorted(windows, key=lambda w: (length(w), w.start)), key=length):
+        yield granularity(each), list(some)
+
+
+def _chunks(windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
+    return (windows[start : start + AT_A_TIME] for start in range(0, len(windows), AT_A_TIME))
+
+
+def _is_row(key: Key) -> bool:
+    return key.column == TABLE and not key.slice_key
