@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +24,6 @@ from noria.adapters.spool.recovery import close_orphans
 from noria.bootstrap import Loop
 from noria.domain.errors import AlreadyRunning, NoriaError, NotDelivered, StorageCorrupted
 from noria.domain.status import AppliedProject, Heartbeat, SpoolStatus
-from noria.ports import NOTIFIER
 from noria.tables import SCHEMAS
 
 log = logging.getLogger("noria.worker")
@@ -41,9 +39,6 @@ A_TURN, EVERYTHING = 20_000, sys.maxsize
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 """What asks the worker to stop."""
-
-DEAF = timedelta(minutes=10)
-"""A notifier that delivers nothing for so long is an alert of its own."""
 
 LOCK_PATIENCE_S = 1.0
 """Model servers look at the lock for a moment now and then, in seconds to wait for them."""
@@ -84,7 +79,7 @@ class Worker:
             ("forget what is past its retention", 600.0, self._forget),
             ("export traces and metrics", 1.0, self._look_at_telemetry),
             ("tell people of alerts", 0.5, self._tell),
-            ("remind people of alerts", 5.0, loop.outbox.remind),
+            ("remind people of alerts", 5.0, loop.telling.outbox.remind),
         )
         self.fleet_lane: tuple[Duty, ...] = (
             ("keep model servers up", 0.5, loop.fleet.reconcile),
@@ -193,19 +188,8 @@ class Worker:
             raise NotDelivered("; ".join(problems), "The log is complete without them; see telemetry in noria.yaml.")
 
     def _tell(self) -> None:
-        """Hand on what is due; one who has been deaf for long is an alert for the others."""
-        self.loop.outbox.turn(_aside)
-        now, failing = self.loop.clock.now(), []
-        for name, told in self.loop.outbox.status().items():
-            if told.failing_since is None:
-                self.loop.rooms.alerts.resolve_system("", f"{NOTIFIER}{name}", f"{name} delivers again.")
-                continue
-            failing.append(f"{name}: {told.problem}")
-            if now - told.failing_since > DEAF:
-                summary = f"{name} has told nobody of any alert since {told.failing_since:%Y-%m-%d %H:%M} UTC."
-                self.loop.rooms.alerts.raise_system("", f"{NOTIFIER}{name}", summary)
-        if failing:
-            raise NotDelivered("; ".join(failing), "It is tried again; noria alerts show ID says of what.")
+        if problems := self.loop.telling.turn(_aside):
+            raise NotDelivered("; ".join(problems), "It is tried again; noria alerts show ID says of what.")
 
     def _forget(self) -> None:
         gone = self.loop.retention.enforce(self.loop.settings.project)
@@ -220,7 +204,7 @@ class Worker:
                     pid=os.getpid(),
                     spools=self.spools,
                     hosts=self.loop.host.running(),
-                    notifiers=self.loop.outbox.status(),
+                    notifiers=self.loop.telling.outbox.status(),
                     telemetry=self.loop.telemetry.status() if self.loop.telemetry else {},
                     problems=tuple(f"{name}: {problem}" for name, problem in list(self.problems.items())),
                 )

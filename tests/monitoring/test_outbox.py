@@ -12,8 +12,8 @@ from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock
 from noria.domain.alert import Alert, AlertState, Severity
 from noria.domain.delivery import Delivery, Outgoing
-from noria.monitoring.alerts import Alerts, Causes, Desk, Matcher, Showing
-from noria.monitoring.alerts.outbox import delivery_id
+from noria.monitoring.alerts import Alerts, Causes, Desk, Matcher, Showing, Telling
+from noria.monitoring.alerts.ledger import delivery_id
 from noria.ports import NOTIFIER, Recipient
 
 WAIT = timedelta(seconds=10)
@@ -220,6 +220,35 @@ def test_recipients_are_told_of_what_they_asked_for(house):
     house.alerts.raise_system("triage", "spool", "The disk is full.")
     house.turn(seconds=10)
     assert (len(grave.told), len(other.told)) == (1, 0)
+
+
+def test_a_notifier_that_is_deaf_for_long_is_an_alert_to_the_others_until_it_delivers_again(house, slack):
+    pager = FakeNotifier("pager")
+    house.recipients, slack.failures = (slack, pager), 8
+    house.start()
+    telling = Telling(house.outbox, house.alerts)
+    house.alerts.raise_system("triage", "spool", "The disk is full.")
+    assert telling.turn(at_once) == []
+    for _ in range(12):
+        house.clock.at += timedelta(minutes=1)
+        problems = telling.turn(at_once)
+    assert problems == ["slack: slack could not be told of triage:spool. Try again."]
+    house.turn(minutes=1)
+    assert told(pager)[1:] == [(":notifier slack", "firing")]
+    assert len([e for e in house.state.audit_trail() if e.subject == ":notifier slack"]) == 1
+    slack.failures = 0
+    for _ in range(3):
+        house.clock.at += timedelta(minutes=10)
+        problems = telling.turn(at_once)
+    assert problems == []
+    assert told(pager)[2:] == [(":notifier slack", "resolved")]
+    assert told(slack) == [("triage:spool", "firing")]
+
+
+def test_what_was_wrong_with_a_notifier_is_over_when_the_project_drops_it(house, slack):
+    house.alerts.raise_system("", f"{NOTIFIER}gone", "gone has told nobody.")
+    Telling(house.outbox, house.alerts).turn(at_once)
+    assert house.state.get(Alert, ":notifier gone").resolution == "the project names no notifier gone any more."
 
 
 def test_an_alert_about_a_notifier_is_told_to_the_others(house, slack):

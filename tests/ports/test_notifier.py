@@ -31,8 +31,9 @@ from noria.adapters.notifiers import (
 )
 from noria.adapters.notifiers.apprise_process import scrubbed
 from noria.adapters.notifiers.azure_monitor import AzureMonitorNotifier
+from noria.adapters.notifiers.words import text
 from noria.adapters.upstreams.addresses import forbidden
-from noria.domain.alert import Alert, Severity
+from noria.domain.alert import Alert, Example, Severity, SliceMoved
 from noria.domain.delivery import Notice
 from noria.domain.errors import InvalidProject, MissingExtra, NotDelivered
 from noria.monitoring import pictures
@@ -342,6 +343,14 @@ def test_a_mail_holds_what_moved_and_a_picture_of_it() -> None:
     assert to == ["ops@example.org"]
     assert "image/png" in text
     assert "what-moved-1.png" in text
+
+
+def test_what_a_caller_wrote_calls_nobody_in_a_chat() -> None:
+    loud = replace(ALERT.moved[0], name="@here", examples=("hey @everyone <!channel> \x1b[2J",))
+    slices = (SliceMoved("requester", "@channel", "avg", 3.0),)
+    told = text(notice(replace(ALERT, moved=(loud,), slices=slices, records=(Example("r1", "@all"),))))
+    assert not any(call in told for call in ("@everyone", "<!channel", "@here", "@channel", "@all", "\x1b"))
+    assert "everyone" in told
 
 
 def test_a_service_whose_variable_is_not_set_is_a_failure_that_names_it() -> None:

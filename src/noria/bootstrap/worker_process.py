@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from noria.adapters.telemetry.exports import Telemetry
     from noria.governance.retention import Retention
     from noria.loop import Rooms
-    from noria.monitoring.alerts import Outbox
+    from noria.monitoring.alerts import Telling
     from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
     from noria.ports import ComputeEngine, EntityReader, Workflows
@@ -48,8 +48,7 @@ class Loop:
     late: "LateLabels"
     retention: "Retention"
     rooms: "Rooms"
-    outbox: "Outbox"
-    """What people still have to be told."""
+    telling: "Telling"
     fleet: "Fleet"
     first: "FirstVersions"
     workflows: "Workflows"
@@ -70,6 +69,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.adapters.workflows import DbosWorkflows
     from noria.governance.retention import Retention
     from noria.loop import handlers
+    from noria.monitoring.alerts import Telling
     from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
     from noria.release.fleet import Fleet
@@ -104,7 +104,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             late=LateLabels(store, tables),
             retention=Retention(store, tables, times),
             rooms=rooms,
-            outbox=rooms.alerts.outbox,
+            telling=Telling(rooms.alerts.outbox, rooms.alerts),
             fleet=Fleet(store, models, servers, times),
             first=first_versions(settings, store, models),
             workflows=workflows,

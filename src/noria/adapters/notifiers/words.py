@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from noria.domain.alert import Alert
 from noria.domain.delivery import Notice
 
+_JOINER = "\u2060"
+"""WORD JOINER: nothing to be seen, and no longer the same word."""
 _CELLS, _EXAMPLES, _SLICES, _LONGEST = 3, 2, 3, 200
 
 
@@ -40,10 +42,10 @@ def _lines(alert: Alert, then: str) -> Iterator[str]:
     sure = f", {alert.how_sure}" if alert.how_sure else ""
     yield printable(f"Since {alert.since:%Y-%m-%d %H:%M} UTC; {alert.severity.value}{sure}.")
     for cell in alert.moved[:_CELLS]:
-        yield printable(f"- {cell.name}: {cell.share_before:.1%} before, {cell.share_now:.1%} now")
+        yield f"- {_cut(cell.name)}: {cell.share_before:.1%} before, {cell.share_now:.1%} now"
         yield from (f"    “{_cut(example)}”" for example in cell.examples[:_EXAMPLES])
     for part in alert.slices[:_SLICES]:
-        yield printable(f"- {part.key} = {part.value}: {part.measure} {part.now:.4g} ({part.rows:,} records)")
+        yield f"- {_cut(part.key)} = {_cut(part.value)}: {part.measure} {part.now:.4g} ({part.rows:,} records)"
     for record in alert.records[:_EXAMPLES]:
         yield f"- record {printable(record.request_id)}: “{_cut(record.text)}”"
     if then:
@@ -52,5 +54,7 @@ def _lines(alert: Alert, then: str) -> Iterator[str]:
 
 
 def _cut(said: str) -> str:
+    """What a caller wrote, so that it calls nobody: a chat takes `@everyone` and `<!channel>` for a call."""
     shown = printable(said)
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    shown = shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    return shown.replace("@", f"@{_JOINER}").replace("<!", f"<{_JOINER}!")

@@ -7,5 +7,6 @@ from noria.monitoring.alerts.lifecycle import Alerts
 from noria.monitoring.alerts.next import what_next
 from noria.monitoring.alerts.outbox import Outbox
 from noria.monitoring.alerts.rules import Rules
+from noria.monitoring.alerts.telling import Telling
 
-__all__ = ["Alerts", "Cause", "Causes", "Desk", "Matcher", "Outbox", "Rules", "Showing", "what_next"]
+__all__ = ["Alerts", "Cause", "Causes", "Desk", "Matcher", "Outbox", "Rules", "Showing", "Telling", "what_next"]

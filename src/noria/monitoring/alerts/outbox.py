@@ -11,15 +11,15 @@ from datetime import datetime, timedelta
 from threading import Lock
 
 from noria.domain.alert import Alert, AlertState, Silence, silenced
-from noria.domain.delivery import GIVE_UP, Delivery, Notice, Outgoing, batch_id
+from noria.domain.delivery import GIVE_UP, Delivery, Notice, batch_id
 from noria.domain.status import NotifierStatus
+from noria.monitoring.alerts import ledger
 from noria.ports import Change, Clock, Recipient, StateStore
 
 log = logging.getLogger("noria.alerts")
 
 MOST_ALERTS = 20
 """Alerts that one notice holds."""
-_EVERY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,12 @@ class Outbox:
 
         Who can't have heard that it fires, because it was silenced, isn't told that it is over.
         """
-        due_at = self.clock.now() + self.group_wait
-        outgoing = writing.get(Outgoing, Outgoing().id) or Outgoing()
-        owed = dict.fromkeys(outgoing.open)
-        for recipient in self.recipients:
-            if recipient.wants(alert):
-                delivery = _delivery(writing, alert, recipient.name, due_at)
-                writing.put(delivery)
-                owed[delivery.id] = None
-        writing.put(replace(outgoing, open=tuple(owed)))
+        names = [recipient.name for recipient in self.recipients if recipient.wants(alert)]
+        ledger.owe(writing, alert, names, self.clock.now() + self.group_wait)
+
+    def remind(self) -> None:
+        """Owe again what still fires to those who want to hear it again. Reads every alert, so not for every turn."""
+        ledger.remind(self.state, self.recipients, self.clock.now())
 
     def turn(self, submit: Callable[[Callable[[], None]], object]) -> None:
         """Tell each recipient who isn't being told already what is due, each in a task of his own.
@@ -65,8 +62,8 @@ class Outbox:
         Args:
             submit: Runs a task, now or elsewhere.
         """
-        waiting = self._waiting()
-        silences = self.state.find(Silence, limit=_EVERY) if waiting else []
+        waiting = ledger.waiting(self.state)
+        silences = self.state.find(Silence, limit=ledger.EVERY) if waiting else []
         for recipient in self.recipients:
             with self._lock:
                 if recipient.name in self._busy:
@@ -84,7 +81,7 @@ class Outbox:
 
     def status(self) -> Mapping[str, NotifierStatus]:
         """Recipient → what became of what he was owed, since this process began."""
-        waiting = self._waiting()
+        waiting = ledger.waiting(self.state)
         return {r.name: self._status(r.name, waiting.get(r.name, [])) for r in self.recipients}
 
     def _status(self, name: str, waiting: Sequence[Delivery]) -> NotifierStatus:
@@ -97,16 +94,6 @@ class Outbox:
             failing_since=min((d.first_failed_at for d in failing if d.first_failed_at is not None), default=None),
             problem=newest.last_error if newest is not None else "",
         )
-
-    def _waiting(self) -> dict[str, list[Delivery]]:
-        """Recipient → open deliveries, those that have waited longest first."""
-        outgoing = self.state.get(Outgoing, Outgoing().id) or Outgoing()
-        found: dict[str, list[Delivery]] = {}
-        for name in outgoing.open:
-            delivery = self.state.get(Delivery, name)
-            if delivery is not None and delivery.open:
-                found.setdefault(delivery.notifier, []).append(delivery)
-        return {name: sorted(owed, key=lambda d: d.due_at) for name, owed in found.items()}
 
     def _claim(self, waiting: Sequence[Delivery], silences: list[Silence]) -> list[tuple[Delivery, Alert]]:
         """What is due to one recipient and belongs together, marked as about to be sent."""
@@ -186,22 +173,16 @@ class Outbox:
                     note.put(known.heard(sent.state))
                 return
             if not problem:
-                self._put_closed(note, known.done(now))
+                ledger.close(note, known.done(now))
             elif known.first_failed_at is not None and now - known.first_failed_at > GIVE_UP:
-                self._put_closed(note, replace(known.failed(problem, now), closed=f"given up: {problem}"))
+                ledger.close(note, replace(known.failed(problem, now), closed=f"given up: {problem}"))
             else:
                 note.put(known.failed(problem, now))
 
     def _close(self, delivery: Delivery, why: str) -> None:
         with self.state.note() as note:
             if note.get(Delivery, delivery.id) == delivery:
-                self._put_closed(note, replace(delivery, closed=why))
-
-    @staticmethod
-    def _put_closed(note: Change, delivery: Delivery) -> None:
-        note.put(delivery)
-        outgoing = note.get(Outgoing, Outgoing().id) or Outgoing()
-        note.put(replace(outgoing, open=tuple(i for i in outgoing.open if i != delivery.id)))
+                ledger.close(note, replace(delivery, closed=why))
 
     def _drop_strangers(self, waiting: Mapping[str, Sequence[Delivery]]) -> None:
         """What is owed to nobody whom the project names any more."""
@@ -210,42 +191,3 @@ class Outbox:
             log.warning("%s is in the project no more and is owed nothing now", name)
             for delivery in waiting[name]:
                 self._close(delivery, "the project names no such notifier any more")
-
-    def remind(self) -> None:
-        """Owe again what still fires to those who want to hear it again, unless somebody looks after it.
-
-        Reads every alert, so not for every turn.
-        """
-        if not any(r.repeat for r in self.recipients):
-            return
-        now = self.clock.now()
-        for alert in self.state.find(Alert, limit=_EVERY):
-            for recipient in self.recipients if alert.fires else ():
-                if recipient.repeat is not None and (recipient.always or alert.acknowledged is None):
-                    self._remind_of(alert, recipient.name, now - recipient.repeat)
-
-    def _remind_of(self, alert: Alert, name: str, before: datetime) -> None:
-        known = self.state.get(Delivery, delivery_id(alert.id, name))
-        if known is None or known.delivered_at is None or known.delivered_at > before:
-            return
-        with self.state.note() as note:
-            if note.get(Delivery, known.id) == known:
-                note.put(known.owing(alert, self.clock.now()))
-                outgoing = note.get(Outgoing, Outgoing().id) or Outgoing()
-                note.put(replace(outgoing, open=(*outgoing.open, known.id)))
-
-
-def delivery_id(alert_id: str, notifier: str) -> str:
-    """Identity of the delivery of an alert by a notifier."""
-    return f"{alert_id} → {notifier}"
-
-
-def _delivery(writing: Change, alert: Alert, notifier: str, due_at: datetime) -> Delivery:
-    name = delivery_id(alert.id, notifier)
-    known = writing.get(Delivery, name)
-    if known is not None:
-        return known.owing(alert, due_at)
-    return Delivery(
-        id=name, endpoint=alert.endpoint, alert_id=alert.id, notifier=notifier, state=alert.state,
-        at=alert.changed_at, due_at=due_at,
-    )  # fmt: skip
