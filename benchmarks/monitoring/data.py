@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 REFERENCE = 50_000
 """Records that the baseline is made of."""
 ROWS_A_GROUP = 100_000
-CATEGORICAL = ("prediction", "input_language", "requester")
+CATEGORICAL = ("prediction", "input_language", "feature.team")
 _LABELS = ("billing", "refund", "delivery", "baggage", "praise", "complaint", "account", "other")
 _LANGUAGES = ("en", "es", "zh", "ar", "hi", "fr", "de", "pt", "ja", "sw")
 
@@ -36,7 +36,7 @@ def batch(rows: int, seed: int, shift: float = 0.0) -> pa.Table:
             "output_repetition": rng.beta(2, 20, rows),
             "prediction": pa.array(np.array(_LABELS)[rng.zipf(1.6, rows) % len(_LABELS)]),
             "input_language": pa.array(np.array(_LANGUAGES)[rng.zipf(2, rows) % len(_LANGUAGES)]),
-            "requester": pa.array(np.char.add("team-", (rng.zipf(1.4, rows) % 300).astype(str))),
+            "feature.team": pa.array(np.char.add("team-", (rng.zipf(1.4, rows) % 300).astype(str))),
         }
     )
 
@@ -49,4 +49,22 @@ def write(path: Path, rows: int, seed: int, shift: float = 0.0) -> Path:
             size = min(ROWS_A_GROUP, rows - made)
             file.write_table(batch(size, seed + made, shift if made >= rows / 2 else 0.0))
             made += size
+    return path
+
+
+def write_classified(path: Path, rows: int, seed: int) -> Path:
+    """Answers of a two-class model that is somewhat too sure of itself, with what was right."""
+    rng = np.random.default_rng(seed)
+    chance = rng.beta(0.8, 1.4, rows)
+    stated = np.clip(chance**1.3 / (chance**1.3 + (1 - chance) ** 1.3), 0, 1)
+    pq.write_table(
+        pa.table(
+            {
+                "stated": stated,
+                "predicted": (stated >= 0.5).astype(np.int64),
+                "right": (rng.random(rows) < chance).astype(np.int64),
+            }
+        ),
+        path,
+    )
     return path

@@ -253,7 +253,7 @@ def _moments(values: Floats) -> tuple[int, float, float]:
         if not math.isfinite(mean):
             mean = float((values / values.size).sum())
         away = values - mean
-        return values.size, mean, float(away @ away)
+        return values.size, mean, float(np.square(away, out=away).sum())
 
 
 def _chan(one: tuple[int, float, float], other: tuple[int, float, float]) -> tuple[int, float, float]:

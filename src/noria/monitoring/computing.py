@@ -19,7 +19,7 @@ from noria.evaluation.arrays import Ints, texts
 from noria.evaluation.baseline import Baseline
 from noria.evaluation.cells import Cells
 from noria.evaluation.faults import FaultGrid
-from noria.evaluation.observations import NEEDED, observe
+from noria.evaluation.observations import NEEDED, Observations, observe
 from noria.evaluation.states import ColumnState, merged
 from noria.evaluation.topics import TextCells
 from noria.monitoring.slicing import ALL, OTHER, values_of
@@ -107,6 +107,14 @@ def compute(batches: Iterable[pa.Table], plan: Plan, baseline: Baseline | None =
     return work.states()
 
 
+def compute_observed(observed: Iterable[Observations], plan: Plan, baseline: Baseline | None) -> dict[Key, ColumnState]:
+    """`compute` of what was observed before: of different requests, in the plan's windows."""
+    work = _Work(plan, baseline)
+    for each in observed:
+        work.count(each)
+    return work.states()
+
+
 def totals(states: Mapping[Key, ColumnState]) -> dict[Key, ColumnState]:
     """The states with those of all models together beside them."""
     parts: dict[Key, list[ColumnState]] = {}
@@ -160,7 +168,10 @@ class _Work:
         batch = self._new(batch)
         if not batch.num_rows:
             return
-        found = observe(batch, self.plan.task, self.plan.columns, types=self.types)
+        self.count(observe(batch, self.plan.task, self.plan.columns, types=self.types))
+
+    def count(self, found: Observations) -> None:
+        """Count what was observed in; everything of it is new and in a window."""
         if not found.records.num_rows:
             return
         records, items = found.records, found.items
