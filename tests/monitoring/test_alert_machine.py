@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fakes.notifier import Dies, FakeNotifier
 from fakes.outbox import at_once as at_once_told
-from fakes.outbox import outbox
+from fakes.outbox import outbox, showing
 from fakes.records import MemoryRecords
 from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock, at_once, route
@@ -21,7 +21,7 @@ from noria.domain.audit import broken_at
 from noria.domain.delivery import Delivery, Outgoing
 from noria.domain.errors import Conflict, UnknownAlert
 from noria.domain.events import AlertRaised, WindowClosed
-from noria.monitoring.alerts import Alerts, Causes, Desk, Matcher, Rules, Showing
+from noria.monitoring.alerts import Alerts, Causes, Desk, Matcher, Rules
 from noria.settings import Project
 from noria.tables import PROFILE_METRICS
 
@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
 
     def start(self):
         self.outbox = outbox(self.state, self.clock, *self.ears)
-        causes = Causes(self.state, self.clock, lambda _: (), Showing(self.records), lambda _: {})
+        causes = Causes(self.state, self.clock, lambda _: (), showing(self.records), lambda _: {})
         self.alerts = Alerts(self.state, self.clock, causes, self.outbox)
         self.rules = Rules(self.state, self.clock, self.records, lambda: PROJECT, causes, self.outbox)
         self.desk = Desk(self.state, self.clock, self.outbox)

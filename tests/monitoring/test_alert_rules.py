@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from fakes.notifier import FakeNotifier
 from fakes.outbox import at_once as at_once_told
-from fakes.outbox import outbox
+from fakes.outbox import outbox, showing
 from fakes.records import MemoryRecords
 from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock, Traffic, at_once, route
 from noria.domain.alert import Alert, AlertState, RuleState, Seen, Severity
 from noria.domain.errors import InvalidProject
-from noria.domain.events import AlertRaised, DriftDetected, WindowClosed
+from noria.domain.events import AlertRaised, DriftDetected, WindowClosed, WindowJudged
 from noria.domain.monitor import MonitorKind, MonitorState
 from noria.domain.run import Run, RunState, StepDone, Trigger, TriggerCursor, TriggerKind
-from noria.monitoring.alerts import Alerts, Causes, Rules, Showing, what_next
+from noria.monitoring.alerts import Alerts, Causes, Rules, what_next
 from noria.monitoring.alerts.judging import judge, remember
 from noria.projectfile import parse_project
 from noria.settings import AlertRule, Project
@@ -37,7 +37,7 @@ class Bench:
         self.state, self.records, self.slack = FakeState(self.clock), MemoryRecords(), FakeNotifier("slack")
         self.traffic, self.number, self.next = Traffic(self.records), 0, 0
         self.outbox = outbox(self.state, self.clock, self.slack)
-        causes = Causes(self.state, self.clock, lambda _: (), Showing(self.records), self.said)
+        causes = Causes(self.state, self.clock, lambda _: (), showing(self.records), self.said)
         self.alerts = Alerts(self.state, self.clock, causes, self.outbox)
         self.rules = Rules(self.state, self.clock, self.records, lambda: self.project, causes, self.outbox)
         self.serve("1")
@@ -243,6 +243,63 @@ def test_an_alert_shows_the_slices_and_the_records_in_which_it_shows_most():
     assert [(r.request_id, r.text, r.value) for r in alert.records] == [
         (ids[n], f"question {n}", 5.0 + n) for n in (6, 5, 4)
     ]
+
+
+def test_records_that_show_what_only_their_bodies_say_are_found():
+    bench = Bench(slow={"metric": "input_length.max", "above": 20})
+    ids = bench.traffic.ask(["short", "a question that is long", "of middling length", "ok"], ["a"] * 4)
+    bench.window({"column_name": "input_length", "max": 23.0, "count": 4})
+    assert [(r.request_id, r.value) for r in bench.alert("slow").records] == [
+        (ids[1], 23.0), (ids[2], 18.0), (ids[0], 5.0),
+    ]  # fmt: skip
+    assert bench.alert("slow").records[0].text == "a question that is long"
+
+
+def test_what_no_single_record_shows_is_shown_by_the_newest():
+    bench = Bench(slow={"metric": "quality.accuracy_score", "below": 0.7})
+    ids = bench.traffic.ask([f"question {n}" for n in range(5)], ["a"] * 5)
+    bench.window({"column_name": ":table", "accuracy_score": 0.6, "count": 5})
+    assert [r.request_id for r in bench.alert("slow").records] == ids[:1:-1]
+
+
+def test_a_rule_may_look_at_longer_windows_and_otherwise_does_not():
+    daily = P95 | {"window": "1d"}
+    bench = Bench()
+    source = {"training": {"data": "d.csv"}, "monitors": {"window": "1h", "granularities": ["1d"]}}
+    triage = {"task": "classification", "policy": "p.yaml", "alerts": {"hourly": P95, "daily": daily}, **source}
+    bench.project = Project.model_validate({"project": "care", "endpoints": {"triage": triage}})
+    day = WindowClosed(endpoint="triage", start=BEGIN, end=BEGIN + 24 * HOUR, longer=True)
+    bench.write(day, [latency(900)], "profile_metrics")
+    bench.window(latency(100))
+    bench.rules.judge(day, at_once)
+    assert (bench.stands("hourly"), bench.stands("daily")) == ("none", "firing")
+    said = WindowJudged(endpoint="triage", start=day.start, end=day.end, at=BEGIN)
+    before = list(bench.state.audit_trail())
+    bench.rules.judge(said, at_once)
+    assert list(bench.state.audit_trail()) == before
+
+
+def test_a_rule_about_windows_that_nobody_computes_is_refused():
+    with pytest.raises(ValueError, match=r"alerts\.slow\.window: no windows are that long"):
+        Bench(slow=P95 | {"window": "1d"})
+
+
+def test_a_promise_that_was_broken_is_an_alert_with_the_share_and_the_records_that_broke_it():
+    bench = Bench()
+    bench.traffic.ask([f"question {n}" for n in range(4)], ["a"] * 4)
+    state = MonitorState(
+        id="triage:error:1", endpoint="triage", monitor="error", kind=MonitorKind.SCORE, model_version="1",
+        since=BEGIN, folded_until=BEGIN + HOUR, rows=400, log_e=9.0, log_threshold=4.4, column="error",
+        numbers={"mean": 0.042, "floor": 0.01},
+    )  # fmt: skip
+    with bench.state.note() as note:
+        note.put(state)
+    bench.alerts.raise_alert(
+        DriftDetected(endpoint="triage", monitor="error", state_id=state.id, since=state.since), at_once
+    )
+    alert = bench.state.get(Alert, state.id)
+    assert alert.summary.startswith("error of triage is worse than was promised: 4.20% instead of at most 1.00%, since")
+    assert len(alert.records) == 3
 
 
 def test_a_rule_that_is_gone_from_the_project_is_resolved():

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from fakes.outbox import outbox
+from fakes.outbox import outbox, showing
 from fakes.records import MemoryRecords
 from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock, at_once
@@ -20,7 +20,7 @@ from noria.domain.events import (
 from noria.domain.gate import GateResult, Verdict
 from noria.domain.monitor import MonitorKind, MonitorState, Moved
 from noria.domain.run import Run, RunState, Trigger, TriggerKind
-from noria.monitoring.alerts import Alerts, Causes, Showing
+from noria.monitoring.alerts import Alerts, Causes
 
 RULES: dict = {}
 MOVED = (Moved("iphone, battery", 0.001, 0.2, ("my iphone died",)),)
@@ -42,7 +42,7 @@ def alerts(state, clock):
         state,
         clock,
         lambda monitor: MOVED if monitor.kind is not MonitorKind.QUALITY else (),
-        Showing(MemoryRecords()),
+        showing(MemoryRecords()),
         lambda _: RULES,
     )
     return Alerts(state, clock, causes, outbox(state, clock))

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 
 from fakes.notifier import Dies, FakeNotifier
-from fakes.outbox import at_once, outbox
+from fakes.outbox import at_once, outbox, showing
 from fakes.records import MemoryRecords
 from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock
 from noria.domain.alert import Alert, AlertState, Severity
 from noria.domain.delivery import Delivery, Outgoing
-from noria.monitoring.alerts import Alerts, Causes, Desk, Matcher, Showing, Telling
+from noria.monitoring.alerts import Alerts, Causes, Desk, Matcher, Telling
 from noria.monitoring.alerts.ledger import delivery_id
 from noria.ports import NOTIFIER, Recipient
 
@@ -31,7 +31,7 @@ class House:
     def start(self):
         """A process begins, perhaps anew: all that it knows is in the state."""
         self.outbox = outbox(self.state, self.clock, *self.recipients)
-        causes = Causes(self.state, self.clock, lambda _: (), Showing(MemoryRecords()), lambda _: {})
+        causes = Causes(self.state, self.clock, lambda _: (), showing(MemoryRecords()), lambda _: {})
         self.alerts = Alerts(self.state, self.clock, causes, self.outbox)
         self.desk = Desk(self.state, self.clock, self.outbox)
 

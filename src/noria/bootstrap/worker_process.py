@@ -10,7 +10,7 @@ from noria.bootstrap.parts import cards, counting, first_versions, host, outbox,
 from noria.bootstrap.project import APPLIED, clock, in_service, state
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
-from noria.settings import AlertRule, Project, Settings
+from noria.settings import AlertRule, Project, Settings, Task
 
 if TYPE_CHECKING:
     from noria.adapters.hosts.both import ProjectHost
@@ -151,7 +151,8 @@ def _rooms(
     names = SocketReader(redactor_socket(settings))
     written = cards(settings, store, models)
     monitors, owed = Monitors(store, tables, Baselines(models), project, counts), outbox(settings, store)
-    causes = Causes(store, times, monitors.moved, Showing(tables), lambda name: rules_of(project, name))
+    showing = Showing(tables, lambda name: task_of(project, name))
+    causes = Causes(store, times, monitors.moved, showing, lambda name: rules_of(project, name))
 
     def redact(endpoint: str) -> Callable[[str], str]:
         return _redact(redactors[endpoint], names)
@@ -203,6 +204,12 @@ def _rooms(
         rollouts=rollouts,
         cards=written,
     )
+
+
+def task_of(project: Project, endpoint: str) -> Task:
+    """What an endpoint does; of one that the project has no more nothing is known."""
+    known = project.endpoints.get(endpoint)
+    return known.task if known is not None else Task.CHAT
 
 
 def rules_of(project: Project, endpoint: str) -> Mapping[str, AlertRule]:

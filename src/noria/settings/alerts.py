@@ -101,6 +101,10 @@ class AlertRule(Strict):
     windows: Annotated[str, AfterValidator(_windows)] = Field(
         "1 of 1", description="How many of the last windows, and the newest, have to be beyond the threshold."
     )
+    window: Duration | None = Field(
+        None,
+        description="Length of its windows: one of monitors.granularities; default is monitors.window.",
+    )
     against: Against = Field(Against.BASELINE, description="What drift statistics compare with: baseline or previous.")
     slice: Annotated[str, AfterValidator(_slice)] = Field(
         "", description="KEY=VALUE of the slice that it is about; default is all records."
@@ -132,7 +136,7 @@ class AlertRule(Strict):
 
     def _of_evidence(self) -> None:
         """Evidence adds up over all windows, so what is said of single windows has no meaning for it."""
-        if self.below is not None or self.clear is not None or self.slice or self.windows != "1 of 1":
+        if self.below is not None or self.clear is not None or self.slice or self.window or self.windows != "1 of 1":
             raise PydanticCustomError("rule", "with monitor only above, severity, group and trigger can be said")
         if self.above is not None and self.above <= 1:
             raise PydanticCustomError("rule", "write odds above 1, such as above: 20 for 20 to 1")
@@ -191,6 +195,11 @@ class Notify(Strict):
     azure_monitor: bool = Field(
         False, description="Send alerts as events to what APPLICATIONINSIGHTS_CONNECTION_STRING names."
     )
+
+
+def other_windows(rules: Mapping[str, AlertRule], lengths: "frozenset[timedelta]") -> list[str]:
+    """Names of rules about windows of a length that is not computed."""
+    return [name for name, rule in rules.items() if rule.window is not None and rule.window not in lengths]
 
 
 def unknown_monitors(rules: Mapping[str, AlertRule], watched: "frozenset[str]") -> list[str]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from noria.settings.alerts import RESERVED, AlertRule, Notify, unknown_monitors
+from noria.settings.alerts import RESERVED, AlertRule, Notify, other_windows, unknown_monitors
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute
 from noria.settings.judges import Judge
@@ -96,6 +96,13 @@ class Endpoint(Strict):
                 "rule",
                 "alerts.{rule}.monitor: that monitor isn't on; name one of monitors.watch: {watched}",
                 {"rule": unknown[0], "watched": ", ".join(sorted(watched))},
+            )
+        lengths = frozenset((self.monitors.window, *self.monitors.granularities))
+        if other := other_windows(self.alerts, lengths):
+            raise PydanticCustomError(
+                "rule",
+                "alerts.{rule}.window: no windows are that long; write one of monitors.granularities",
+                {"rule": other[0]},
             )
         return self
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from noria.domain.alert import Alert, AlertState, Severity
+from noria.domain.alert import Alert, AlertState, Example, Severity
 from noria.domain.events import DriftDetected, GateFailed, QualityDropped, RolledBack, RunFailed
 from noria.domain.gate import Verdict
 from noria.domain.monitor import MonitorKind, MonitorState, Moved
@@ -26,6 +26,7 @@ _CHANGED = {
     MonitorKind.QUALITY: "{endpoint} is right less often than its model promised: {mean:.0%} instead of at least "
     "{floor:.0%}",
 }
+_A_DAY = timedelta(days=1)
 _NAMED = {"text", "length", "prediction", "quality"}
 """Monitors that those sentences were written for."""
 
@@ -74,11 +75,19 @@ class Causes:
             rows=state.rows,
             moved=self.moved(state),
             slices=self.showing.slices(state),
+            records=self._records(state),
             severity=Severity.CRITICAL,
             trigger=retrains(state.monitor),
         )
         told = f"{_changed(state)} since {_time(state.since)}: {alert.how_sure} after {state.rows:,} records."
         return _as_said(alert, told, self._rule(state))
+
+    def _records(self, state: MonitorState) -> tuple[Example, ...]:
+        """Records that show what a promise was broken by; what drifted shows in what moved."""
+        if state.kind is not MonitorKind.SCORE:
+            return ()
+        since = max(state.since, state.folded_until - _A_DAY)
+        return self.showing.examples(state.endpoint, since, state.folded_until, state.column, highest=True)
 
     def _of_monitor(self, event: DriftDetected | QualityDropped) -> Alert:
         state = self.state.get(MonitorState, event.state_id)
@@ -158,7 +167,9 @@ def _changed(state: MonitorState) -> str:
     """What has changed, in words."""
     if state.monitor not in _NAMED or state.kind not in _CHANGED:
         if "floor" in state.numbers:
-            return f"{state.monitor} of {state.endpoint} is worse than was promised"
+            mean, floor = state.numbers["mean"], state.numbers["floor"]
+            worse = f"{state.monitor} of {state.endpoint} is worse than was promised"
+            return f"{worse}: {mean:.2%} instead of at most {floor:.2%},"
         return f"The distribution of {state.monitor} at {state.endpoint} has changed"
     numbers = {"mean": float("nan"), "floor": float("nan"), **state.numbers}
     return _CHANGED[state.kind].format(endpoint=state.endpoint, **numbers)

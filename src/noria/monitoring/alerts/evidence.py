@@ -1,6 +1,6 @@
 """What shows an alert's cause: the slices that moved most, and records of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,15 +11,19 @@ import pyarrow.compute as pc
 from noria.domain.alert import Example, SliceMoved
 from noria.domain.endpoint import Role
 from noria.domain.monitor import MonitorState
+from noria.evaluation.observations import NEEDED, observe
 from noria.evaluation.payloads import inputs
 from noria.ports import RecordStore
+from noria.settings import Task
 from noria.tables import INFERENCE
 
 MOST = 3
 """Slices and records that an alert shows."""
 LONGEST = 280
 """Characters of a record that it shows."""
-_ID, _TIME, _REQUEST = "databricks_request_id", "request_time", "request"
+_READ = 200
+"""Newest records whose bodies are read for it."""
+_ID, _TIME, _REQUEST, _STATUS, _TEXT = "databricks_request_id", "request_time", "request", "status_code", "text"
 _MOMENT = timedelta(microseconds=1)
 _ERRORS = "error"
 """A record's measure that is no column of the log: its status says it."""
@@ -27,9 +31,15 @@ _ERRORS = "error"
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """Looks into the tables for what shows a cause."""
+    """Looks into the tables for what shows a cause.
+
+    Attributes:
+        records: The tables.
+        task: Endpoint → what it does.
+    """
 
     records: RecordStore
+    task: Callable[[str], Task]
 
     def slices(self, state: MonitorState) -> tuple[SliceMoved, ...]:
         """The slices in which a monitor's column moved most in its newest window, by the Jensen–Shannon distance."""
@@ -54,30 +64,61 @@ class Showing:
     ) -> tuple[Example, ...]:
         """Records of a span of time that show a measure: those with its highest (or lowest) values, else the newest.
 
-        What the log holds is redacted already.
+        What the log holds is redacted already. Of what has to be read from bodies the newest are looked at.
         """
-        by = "status_code" if column == _ERRORS else column if _is_number(column) else ""
+        by = _STATUS if column == _ERRORS else column if _is_number(column) else ""
         columns = [_ID, _TIME, "route", *([by] if by else [])]
         rows = self.records.scan("inference", columns=columns, endpoint=endpoint, since=since, until=until)
         rows = rows.filter(pc.not_equal(pc.fill_null(rows["route"], ""), Role.SHADOW.value))
         if by:
             rows = rows.filter(pc.is_valid(rows[by]))
-        if not rows.num_rows:
-            return ()
-        order = [(by or _TIME, "descending" if highest or not by else "ascending"), (_ID, "ascending")]
-        chosen = rows.take(pc.select_k_unstable(rows, min(MOST, rows.num_rows), order)).to_pylist()
-        return tuple(self._example(endpoint, row, by if by != "status_code" else "") for row in chosen)
+            return self._named(endpoint, _top(rows, by, MOST, highest=highest), "" if by == _STATUS else by)
+        newest = _top(rows, _TIME, _READ, highest=True)
+        return self._observed(endpoint, newest, column, highest=highest) or self._named(endpoint, newest[:MOST], "")
 
-    def _example(self, endpoint: str, row: dict[str, Any], by: str) -> Example:
-        """One record with its text."""
-        at = row[_TIME]
-        found = self.records.scan(
-            "inference", columns=[_ID, _REQUEST], endpoint=endpoint, since=at, until=at + _MOMENT
-        ).to_pylist()
-        body = next((r[_REQUEST] for r in found if r[_ID] == row[_ID]), "") or ""
-        text = " ".join(_last(inputs(body)).split())
-        value = float(row[by]) if by and row[by] is not None else None
-        return Example(row[_ID], text if len(text) <= LONGEST else text[: LONGEST - 1] + "…", value)
+    def _observed(
+        self, endpoint: str, newest: Sequence[dict[str, Any]], column: str, *, highest: bool
+    ) -> tuple[Example, ...]:
+        """Of some records those with the highest (or lowest) values of what has to be read from their bodies."""
+        if not newest:
+            return ()
+        since, until = newest[-1][_TIME], newest[0][_TIME] + _MOMENT
+        rows = self.records.scan("inference", columns=list(NEEDED), endpoint=endpoint, since=since, until=until)
+        seen = observe(rows, self.task(endpoint), [column, "input"])
+        ids, items = seen.records["request_id"], seen.items
+        if column not in items.column_names or not pa.types.is_floating(items[column].type):
+            return ()
+        shown = pa.table({_ID: ids.take(items["record"]), _TEXT: items["input"], column: items[column]})
+        shown = shown.filter(pc.is_valid(shown[column]))
+        return tuple(
+            Example(row[_ID], _cut(row[_TEXT] or ""), row[column]) for row in _top(shown, column, MOST, highest=highest)
+        )
+
+    def _named(self, endpoint: str, rows: Sequence[dict[str, Any]], by: str) -> tuple[Example, ...]:
+        """These records with their texts."""
+        found = []
+        for row in rows:
+            at = row[_TIME]
+            same = self.records.scan(
+                "inference", columns=[_ID, _REQUEST], endpoint=endpoint, since=at, until=at + _MOMENT
+            ).to_pylist()
+            body = next((r[_REQUEST] for r in same if r[_ID] == row[_ID]), "") or ""
+            found.append(Example(row[_ID], _cut(_last(inputs(body))), float(row[by]) if by else None))
+        return tuple(found)
+
+
+def _top(rows: pa.Table, by: str, most: int, *, highest: bool) -> list[dict[str, Any]]:
+    """The rows with the highest (or lowest) values of a column."""
+    if not rows.num_rows:
+        return []
+    order = [(by, "descending" if highest else "ascending"), (_ID, "ascending")]
+    found: list[dict[str, Any]] = rows.take(pc.select_k_unstable(rows, min(most, rows.num_rows), order)).to_pylist()
+    return found
+
+
+def _cut(text: str) -> str:
+    shown = " ".join(text.split())
+    return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
 
 
 def _last(texts: Sequence[str]) -> str:

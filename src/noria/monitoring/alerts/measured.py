@@ -10,6 +10,7 @@ from noria.domain.alert import SliceMoved
 from noria.ports import RecordStore
 from noria.settings import Against, AlertRule
 from noria.settings.alerts import DRIFT_STATISTICS, PROFILE_STATISTICS, QUALITY, percentile
+from noria.settings.monitors import column_of
 
 ALL_MODELS, TABLE = "*", ":table"
 MOST_SLICES = 3
@@ -76,7 +77,7 @@ class Window:
         """Rows that may hold the statistic, and its column, the likeliest first."""
         metric = rule.metric or ""
         column, _, statistic = metric.rpartition(".")
-        column = TABLE if column == "table" else column
+        column = TABLE if column == "table" else column_of(column)
         if statistic in DRIFT_STATISTICS:
             yield self._drift(column, rule.against), statistic
         elif statistic in PROFILE_STATISTICS or percentile(statistic) is not None:

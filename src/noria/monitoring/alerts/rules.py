@@ -15,7 +15,7 @@ from noria.monitoring.alerts.judging import Finding, judge, remember
 from noria.monitoring.alerts.measured import Measured, Window
 from noria.monitoring.alerts.outbox import Outbox
 from noria.ports import Clock, RecordStore, StateStore, Steps
-from noria.settings import AlertRule, Project
+from noria.settings import AlertRule, Endpoint, Project
 
 TRAIL = 48
 """Windows that an alert shows, if its rule looks at fewer."""
@@ -48,12 +48,12 @@ class Rules:
     def _judge(self, event: WindowClosed | WindowJudged) -> None:
         endpoint, route = self.project().endpoints.get(event.endpoint), self.state.get(Route, event.endpoint)
         rules = dict(endpoint.alerts) if endpoint is not None else {}
-        if route is not None:
+        if endpoint is not None and route is not None:
             window = Window(self.records, event.endpoint, event.start, event.end, route.champion.ref)
             for name, rule in rules.items():
-                if rule.metric is not None:
+                if rule.metric is not None and _looks_at(rule, endpoint, event):
                     self._on_metric(name, rule, window)
-                elif rule.above is not None:
+                elif rule.monitor is not None and rule.above is not None:
                     self._on_evidence(name, rule, event.endpoint, route.champion.version)
         self._forget(event.endpoint, rules)
 
@@ -184,6 +184,13 @@ class Rules:
         for alert in self.state.find(Alert, endpoint=endpoint):
             if alert.rule and alert.rule not in rules and alert.state is not AlertState.RESOLVED:
                 change(self.state, self.outbox, alert.id, decide)
+
+
+def _looks_at(rule: AlertRule, endpoint: Endpoint, event: WindowClosed | WindowJudged) -> bool:
+    """Whether a window is one of those that a rule is about; where a shorter one had to do, it counts as one."""
+    length, usual = event.end - event.start, endpoint.monitors.window
+    longer = event.longer if isinstance(event, WindowClosed) else length > usual
+    return not longer if rule.window in (None, usual) else longer and length == rule.window
 
 
 def _odds(state: MonitorState) -> float:
