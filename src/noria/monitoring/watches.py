@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from noria.domain.endpoint import Target
@@ -18,8 +18,7 @@ _NO_CHANGE = frozenset({"granularities"})
 def said(monitors: Monitors) -> Mapping[str, Any]:
     """What the project file says of monitors, as JSON values; what it leaves out is left out, so that a newer Noria
     with more to say begins nothing anew."""
-    found: Mapping[str, Any] = monitors.model_dump(mode="json", exclude_defaults=True)
-    return found
+    return {name: _plain(value) for name, value in monitors.model_dump(exclude_defaults=True).items()}
 
 
 def settings_of(watch: Watch) -> Monitors:
@@ -72,6 +71,21 @@ def current(
 def extended(watch: Watch, since: datetime) -> Watch:
     """An endpoint's first watch, begun earlier: nothing was watched before it."""
     return replace(watch, since=min(watch.since, since))
+
+
+def _plain(value: Any) -> Any:
+    """A value as the project file may write it: durations in seconds, times by ISO 8601."""
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return value.isoformat()
+        case tuple() | list():
+            return [_plain(each) for each in value]
+        case Mapping():
+            return {str(name): _plain(each) for name, each in value.items()}
+        case _:
+            return str(value) if isinstance(value, str) else value
 
 
 def _what(monitors: Mapping[str, Any]) -> Mapping[str, Any]:
