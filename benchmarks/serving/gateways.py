@@ -30,12 +30,13 @@ BODY = msgspec.json.encode(
         "temperature": 0,
     }
 ).decode()
-OURS = ("direct", "bare", "durable")
+OURS = ("direct", "floor", "bare", "durable")
 
 
 @contextmanager
 def running(work: Path, *names: str, own_socket: bool = True) -> Iterator[tuple[dict[str, Server], dict[str, Target]]]:
-    """The mock upstream (`direct`), and Noria before it as asked for: `bare`, `durable`."""
+    """The mock upstream (`direct`), and before it as asked for a proxy that does nothing (`floor`), and Noria: `bare`,
+    `durable`."""
     servers, targets = {}, {}
     with ExitStack() as stack:
         listens = work / "mock.sock"
@@ -45,15 +46,22 @@ def running(work: Path, *names: str, own_socket: bool = True) -> Iterator[tuple[
         servers["direct"], targets["direct"] = mock, Target(mock.port, CHAT, BODY)
         mock.wait(targets["direct"])
         for name in names:
-            module = "benchmarks.serving.bare" if name == "bare" else "noria.api"
-            root = work / f"{name}-project"
-            if not root.exists():
-                project.make(root, f"unix:{listens}" if own_socket else f"http://127.0.0.1:{mock.port}")
-            command = [sys.executable, "-m", module, "--project", str(root), "--port", "{port}"]
-            server = stack.enter_context(Server(name, command, work))
+            url = f"unix:{listens}" if own_socket else f"http://127.0.0.1:{mock.port}"
+            server = stack.enter_context(Server(name, [sys.executable, "-m", *_module(name, work, url)], work))
             servers[name], targets[name] = server, Target(server.port, CHAT, BODY)
             server.wait(targets[name])
         yield servers, targets
+
+
+def _module(name: str, work: Path, url: str) -> list[str]:
+    """The module that is run for one of ours, before the upstream at that address."""
+    if name == "floor":
+        return ["benchmarks.serving.floor", "--port", "{port}", "--socket", url.removeprefix("unix:")]
+    root = work / f"{name}-project"
+    if not root.exists():
+        project.make(root, url)
+    module = "benchmarks.serving.bare" if name == "bare" else "noria.api"
+    return [module, "--project", str(root), "--port", "{port}"]
 
 
 def full_commit_ms(folder: Path, times: int = 100) -> float:
@@ -90,7 +98,7 @@ def measure(load: Load, work: Path, plan: Plan, *, with_peers: bool = True) -> t
     """Figures, and the reasons for those that are missing."""
     reasons: dict[str, str] = {}
     with ExitStack() as stack:
-        servers, targets = stack.enter_context(running(work, "bare", "durable"))
+        servers, targets = stack.enter_context(running(work, "floor", "bare", "durable"))
         for make in (peers.litellm, peers.mlflow_gateway) if with_peers else ():
             peer = make(servers["direct"].port, BODY)
             try:
@@ -123,6 +131,7 @@ def _figures(table: Table, commits: list[float]) -> dict[str, Any]:
     return {
         "added_p50_ms_c1": table.difference_ms("bare", "direct", 1, p50),
         "throughput_vs_direct_c64": table.ratio("bare", "direct", 64),
+        "floor_vs_direct_c64": table.ratio("floor", "direct", 64),
         "durable_added_p50_ms_c1": table.difference_ms("durable", "bare", 1, p50),
         "full_commit_ms": statistics.median(commits),
         "durable_commits_c1": statistics.median((ours.p50_ms - bare.p50_ms) / commit for ours, bare, commit in lone),
