@@ -99,6 +99,9 @@ class Body:
             raise StopAsyncIteration
         return self._content.pop()
 
+    def rest(self) -> bytes | None:
+        return None
+
     async def aclose(self):
         self._content = []
 

@@ -175,6 +175,9 @@ class _Body:
         await asyncio.sleep(0)
         return piece
 
+    def rest(self) -> bytes | None:
+        return None
+
     async def aclose(self):
         if self.left:
             self.script.gone.set()

@@ -1,6 +1,7 @@
 """What uvicorn can do for us and ASGI has no words for: tell of a caller who leaves, answer in one write, and give a
 request that came whole to whoever answers it, without a scope, an event and a message for each half of it."""
 
+from asyncio import Task
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,14 +15,16 @@ class Line:
     """What our protocols know of a request and ASGI doesn't tell without a task that waits for it.
 
     Attributes:
+        task: What answers it, if that began when the request was there.
         whole: Whether all of the request is there.
         disconnected: Whether the caller has closed the connection.
         on_cut: Called when he does.
     """
 
-    __slots__ = ("disconnected", "on_cut", "whole")
+    __slots__ = ("disconnected", "on_cut", "task", "whole")
 
     def __init__(self) -> None:
+        self.task: Task[None] | None = None
         self.whole = self.disconnected = False
         self.on_cut: Callable[[], object] | None = None
 
@@ -63,7 +66,7 @@ class Turn(Line):
     """
 
     __slots__ = (
-        *("_flow", "_protocol", "_task", "body", "headers", "keep_alive", "path"),
+        *("_flow", "_protocol", "body", "headers", "keep_alive", "path"),
         *("response_complete", "response_started"),
     )
 
@@ -80,12 +83,13 @@ class Turn(Line):
 
     def begin(self, answering: Coroutine[Any, Any, None]) -> None:
         """Have it answered by a task, which says when it is `over`."""
-        self._task = self._protocol.loop.create_task(answering)
-        self._protocol.tasks.add(self._task)
+        self.task = self._protocol.loop.create_task(answering)
+        self._protocol.tasks.add(self.task)
 
     def over(self) -> None:
         """The task is about to end; the server need not wait for it."""
-        self._protocol.tasks.discard(self._task)
+        if self.task is not None:
+            self._protocol.tasks.discard(self.task)
 
     async def __call__(self, message: Any) -> None:
         """Send a part of an answer that comes in pieces, once the caller has taken enough of what came before."""

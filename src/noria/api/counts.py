@@ -77,11 +77,11 @@ class Counts(Collector):
     def finished(self, intent: Intent, outcome: Outcome) -> None:
         """A request ended."""
         self._in_flight[intent.endpoint] -= 1
-        key = (intent.endpoint, outcome.model or intent.model, outcome.version or intent.version, intent.role.value)
+        key = (intent.endpoint, outcome.model or intent.model, outcome.version or intent.version, intent.role)
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = Row()
-        end = (outcome.kind.value, outcome.status)
+        end = (outcome.kind, outcome.status)
         row.ended[end] = row.ended.get(end, 0) + 1
         row.duration.add(outcome.duration_us)
         row.tries += outcome.tries

@@ -48,8 +48,13 @@ class Inference:
             return
         try:
             server = self._router.project.server
-            body = await request.body(
-                server.max_body_bytes, server.slow_client.total_seconds(), server.max_bodies_bytes
+            there = request.whole(server.max_body_bytes)
+            body = (
+                there
+                if there is not None
+                else await request.body(
+                    server.max_body_bytes, server.slow_client.total_seconds(), server.max_bodies_bytes
+                )
             )
             parquet = form is Form.INVOCATIONS and request.header(b"content-type").lower().startswith(PARQUET)
             if parquet:

@@ -79,7 +79,8 @@ class Request:
 
     def header(self, name: bytes) -> str:
         """A header's value, by its lower-case name; empty if it isn't there."""
-        return self._headers.get(name, b"").decode("latin-1")
+        value = self._headers.get(name)
+        return value.decode("latin-1") if value else ""
 
     def joined(self, name: bytes) -> str:
         """The value of a header that may come in several lines, as one list (RFC 9110, section 5.3)."""
@@ -90,6 +91,12 @@ class Request:
     def raw_header(self, name: bytes) -> bytes:
         """The same, as it was sent."""
         return self._headers.get(name, b"")
+
+    def whole(self, most: int) -> bytes | None:
+        """The body, if it is there already, can be read as it is, and is no longer than that; else see `body`."""
+        if self._body is None or len(self._body) > most or b"content-encoding" in self._headers:
+            return None
+        return self._body
 
     async def body(self, most: int, slow_s: float, most_together: int) -> bytes:
         """The whole body.
@@ -184,8 +191,8 @@ class Departure:
 
     def __init__(self, request: Request) -> None:
         self.left = False
-        self._task = asyncio.current_task()
         self._line = request.line
+        self._task = (self._line and self._line.task) or asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
         if self._line is None:
             self._watch = asyncio.create_task(self._look(request))

@@ -94,12 +94,18 @@ class Route:
     @property
     def champion(self) -> Target:
         """The target that holds the `champion` alias."""
-        return next(t for t in self.targets if t.role is Role.CHAMPION)
+        for target in self.targets:
+            if target.role is Role.CHAMPION:
+                return target
+        raise AssertionError  # see above
 
     @property
     def canary(self) -> Target | None:
         """The target that is being tried on a part of the traffic, if any."""
-        return next((t for t in self.targets if t.role is Role.CANARY), None)
+        for target in self.targets:
+            if target.role is Role.CANARY:
+                return target
+        return None
 
     @property
     def shadows(self) -> tuple[Target, ...]:
@@ -117,7 +123,9 @@ def choose(route: Route, key: bytes) -> Target:
         route: The endpoint's route.
         key: Who is asking (user, conversation), or something random where nobody says.
     """
+    canary = route.canary
+    if canary is None:
+        return route.champion
     digest = blake2b(key, digest_size=8, person=route.endpoint.encode()[:16]).digest()
     bucket = int.from_bytes(digest) % FULL_WEIGHT
-    canary = route.canary
-    return canary if canary is not None and bucket < canary.weight else route.champion
+    return canary if bucket < canary.weight else route.champion

@@ -34,6 +34,10 @@ class Chunks(AsyncIterable[bytes], Protocol):
         """Let go of the call: one that isn't over is cancelled at the model server."""
         ...
 
+    def rest(self) -> bytes | None:
+        """All that is left, if it is there already: then the call is over. None if it has to be waited for."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamReply:

@@ -11,8 +11,9 @@ counts against it; a service elsewhere is judged by each try.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from time import monotonic
+from typing import Any
 
 from noria.domain.endpoint import ELSEWHERE, Wire
 from noria.domain.errors import CircuitOpen, InvalidRequest
@@ -38,7 +39,7 @@ class Caller:
     def __init__(
         self, upstream: Upstream, router: Router, jitter: Callable[[], float], patience_s: float = math.inf
     ) -> None:
-        self._sender = Sender(upstream, self._url)
+        self._sender = Sender(upstream)
         self._router = router
         self._jitter = jitter
         self._patience_s = patience_s
@@ -48,7 +49,7 @@ class Caller:
         """`model/version` → whether it may be asked, of all versions in service."""
         return self._breakers.states(monotonic())
 
-    async def ask(self, order: Order, passage: Passage, *, alone: bool = False) -> Answered:
+    def ask(self, order: Order, passage: Passage, *, alone: bool = False) -> Coroutine[Any, Any, Answered]:
         """Have a request answered.
 
         Args:
@@ -60,15 +61,25 @@ class Caller:
             CallFailed: Nobody answered; it tells of the version that was picked.
         """
         rules = order.rules
-        deadline = monotonic() + rules.timeout_s
+        now = monotonic()
+        deadline = now + rules.timeout_s
         fallbacks = () if alone else rules.fallbacks
         hop = Hop(order.route.endpoint, order.target, rules, deadline, alone, bool(fallbacks))
+        if fallbacks:
+            return self._ask_all(order, hop, passage, now, fallbacks)
+        return self._ask(order, hop, passage, now)
+
+    async def _ask_all(
+        self, order: Order, hop: Hop, passage: Passage, begun: float, fallbacks: tuple[str, ...]
+    ) -> Answered:
+        """Ask the version that was picked, then those who stand in."""
         try:
-            return await self._ask(order, hop, passage)
+            return await self._ask(order, hop, passage, begun)
         except CallFailed as failed:
-            if not fallbacks or isinstance(failed.error, InvalidRequest):
+            if isinstance(failed.error, InvalidRequest):
                 raise
-            answered = await self._fall_back(order, passage, failed, self._others(order, passage, fallbacks, deadline))
+            others = self._others(order, passage, fallbacks, hop.deadline)
+            answered = await self._fall_back(order, passage, failed, others)
             if answered is None:
                 raise
             return answered
@@ -86,7 +97,7 @@ class Caller:
             passage.falls_back(endpoint, failed.error.code)
             endpoint = hop.endpoint
             try:
-                answered = await self._ask(order, hop, passage)
+                answered = await self._ask(order, hop, passage, monotonic())
             except CallFailed as error:
                 if isinstance(error.error, InvalidRequest):
                     self._stood_in(order, hop, passage)
@@ -109,7 +120,7 @@ class Caller:
             if found is not None and monotonic() < deadline and passage.may_stand_in(endpoint, found[1].limits):
                 yield Hop(endpoint, *found, deadline, whole=False, content=number < len(fallbacks))
 
-    async def _ask(self, order: Order, hop: Hop, passage: Passage) -> Answered:
+    async def _ask(self, order: Order, hop: Hop, passage: Passage, begun: float) -> Answered:
         """Ask one version until it answers or won't.
 
         Raises:
@@ -117,16 +128,16 @@ class Caller:
         """
         ref, url = hop.target.ref, self._url(hop)
         ours = not url.startswith(ELSEWHERE)
-        patience_ends = min(monotonic() + min(hop.rules.patience_s, self._patience_s), hop.deadline)
         tries: Tries | None = None
-        ticket = self._enter(ref, url, monotonic())
+        ticket = self._enter(ref, url, begun)
+        now, place = begun, url
         try:
             while True:
                 try:
-                    answered = await self._sender.send(order, hop, passage, monotonic())
+                    answered = await self._sender.send(order, hop, place, passage, now)
                     break
                 except CallFailed as failed:
-                    tries = tries or Tries(hop.rules.tries, ours, patience_ends, hop.deadline, self._jitter)
+                    tries = tries or self._tries(hop, ours, begun)
                     wait_s = tries.again(failed, monotonic())
                     if wait_s is None or not ours:
                         self._settle(hop, ticket or 0, is_there(failed, ours))
@@ -134,8 +145,10 @@ class Caller:
                     if wait_s is None or (not ours and self._breakers.is_open(ref, monotonic() + wait_s)):
                         raise
                     await asyncio.sleep(wait_s)
+                    now = monotonic()
                     if ticket is None:
-                        ticket = self._enter(ref, url, monotonic(), failed)
+                        ticket = self._enter(ref, url, now, failed)
+                    place = self._url(hop)
             if answered.stream is not None:
                 self._breakers.began(ref, monotonic())
                 broken = None if ours else False
@@ -148,6 +161,10 @@ class Caller:
         finally:
             if ticket is not None:
                 self._breakers.left(ref, ticket)
+
+    def _tries(self, hop: Hop, ours: bool, begun: float) -> Tries:
+        patience_ends = min(begun + min(hop.rules.patience_s, self._patience_s), hop.deadline)
+        return Tries(hop.rules.tries, ours, patience_ends, hop.deadline, self._jitter)
 
     def _url(self, hop: Hop) -> str:
         return self._router.current(hop.endpoint, hop.target).url

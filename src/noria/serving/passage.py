@@ -113,12 +113,15 @@ class Passages:
 
     async def _write_owed(self, owed: list[Outcome]) -> None:
         """Write outcomes; those that can't be written are owed on."""
-        written = await asyncio.gather(*map(self._recorder.outcome, owed), return_exceptions=True)
+        written = await asyncio.gather(*map(self._write_one, owed), return_exceptions=True)
         for outcome, error in zip(owed, written, strict=True):
             if isinstance(error, LogUnavailable):
                 self._refused = (self.clock.now_us(), error.problem)
             if error is not None:
                 self._owed.append(outcome)
+
+    async def _write_one(self, outcome: Outcome) -> None:
+        await self._recorder.outcome(outcome)
 
 
 class Passage:
@@ -131,6 +134,11 @@ class Passage:
         tries: See Outcome.
         cache_hit: See Outcome.
     """
+
+    __slots__ = (
+        *("_all", "_also", "_charge", "_ended", "_hops", "_intended", "_refused", "_stand_in", "_stream"),
+        *("cache_hit", "intent", "tries", "ttft_us"),
+    )
 
     def __init__(self, passages: Passages, intent: Intent, stream: bool, charge: Charge | None) -> None:
         self._all = passages

@@ -1,7 +1,8 @@
 """Sends one request to one version, within one try's time, and reads what comes back."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
 
 from noria.domain.errors import NoriaError, UpstreamFailed, UpstreamTimeout
 from noria.ports import Upstream, UpstreamReply
@@ -22,15 +23,13 @@ class Sender:
 
     Args:
         upstream: The transport.
-        url: Where a version listens now.
     """
 
-    def __init__(self, upstream: Upstream, url: Callable[[Hop], str]) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._url = url
 
-    async def send(self, order: Order, hop: Hop, passage: Passage, now: float) -> Answered:
-        """Send one request.
+    async def send(self, order: Order, hop: Hop, url: str, passage: Passage, now: float) -> Answered:
+        """Send one request to where the version listens now.
 
         Raises:
             CallFailed: It brought no answer.
@@ -41,15 +40,17 @@ class Sender:
         passage.tries += 1
         try:
             if rules.try_timeout_s is None or rules.try_timeout_s >= left_s:
-                reply = await self._post(order, hop, left_s)
+                reply = await self._post(order, hop, url, left_s)
                 begun = await self._begin(reply, hop, call, None) if streamed else None
             elif streamed:
-                reply, begun = await self._begin_in_time(order, hop, left_s, rules.try_timeout_s)
+                reply, begun = await self._begin_in_time(order, hop, url, left_s, rules.try_timeout_s)
             else:
-                reply, begun = await self._post(order, hop, rules.try_timeout_s), None
+                reply, begun = await self._post(order, hop, url, rules.try_timeout_s), None
             if begun is not None:
                 return Answered(hop.target, _STREAMED, begun)
-            body = await _read(reply)
+            body = reply.chunks.rest()
+            if body is None:
+                body = await _read(reply)
         except UpstreamFailed as error:
             passage.tries -= not error.sent
             raise CallFailed(error) from error
@@ -61,18 +62,18 @@ class Sender:
         except NoriaError as error:
             raise CallFailed(error, reply.status, reply.headers, body) from error
 
-    async def _post(self, order: Order, hop: Hop, timeout_s: float) -> UpstreamReply:
+    def _post(self, order: Order, hop: Hop, url: str, timeout_s: float) -> Coroutine[Any, Any, UpstreamReply]:
         call = order.call
         body = call.whole_body if hop.whole else call.body
-        return await self._upstream.post(self._url(hop), call.path, body, _headers(order), timeout_s)
+        return self._upstream.post(url, call.path, body, _headers(order), timeout_s)
 
     async def _begin_in_time(
-        self, order: Order, hop: Hop, left_s: float, try_s: float
+        self, order: Order, hop: Hop, url: str, left_s: float, try_s: float
     ) -> tuple[UpstreamReply, Incoming | None]:
         """The reply, and the stream if it is one, which has to begin within one try's time."""
         try:
             async with asyncio.timeout(try_s):
-                reply = await self._post(order, hop, left_s)
+                reply = await self._post(order, hop, url, left_s)
                 return reply, await self._begin(reply, hop, order.call, try_s)
         except TimeoutError:
             raise UpstreamTimeout(

@@ -65,6 +65,10 @@ _OPENAI = {
 }
 
 
+_READ = {form: replies.openai(kind.reply_key) for form, kind in _OPENAI.items()}
+"""Form → what reads a model server's answer to it."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """A caller's request, understood.
@@ -216,7 +220,7 @@ def _openai(form: Form, body: bytes, value: dict[str, Any], endpoint: str) -> Ca
         path=kind.path,
         body=sent,
         whole_body=whole,
-        read=replies.openai(kind.reply_key),
+        read=_READ[form],
         record=body,
         metadata=read_metadata(value.get("metadata")),
         user=user if isinstance(user, str) else "",
@@ -236,4 +240,9 @@ def _kind(value: dict[str, Any]) -> Form:
 
 
 def _are_messages(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
+    if not isinstance(value, list):
+        return False
+    for message in value:  # noqa: SIM110 (a generator costs more than the looks)
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return False
+    return True

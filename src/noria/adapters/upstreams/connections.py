@@ -6,7 +6,7 @@ when it is let go takes its connection with it, so that the server hears that no
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -20,6 +20,8 @@ MOST_AHEAD = 256 * 1024
 MOST_HEAD = 64 * 1024
 """Bytes that may come before status and headers are whole."""
 _INFORMATIONAL = 200
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+"""An answer with neither of these headers ends with its connection."""
 
 
 class Owner(Protocol):
@@ -40,28 +42,61 @@ class Owner(Protocol):
         ...
 
 
+class Headers(Mapping[str, str]):
+    """An answer's headers, read when somebody asks for one: for most answers nobody does.
+
+    Args:
+        lines: As they came.
+    """
+
+    __slots__ = ("_lines", "_read")
+
+    def __init__(self, lines: Sequence[tuple[bytes, bytes]]) -> None:
+        self._lines = lines
+        self._read: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self._known()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+    def _known(self) -> dict[str, str]:
+        if self._read is None:
+            self._read = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._lines}
+        return self._read
+
+
 class Exchange:
     """A request that was sent, and its answer: the `Chunks` of a reply.
 
     Attributes:
         status: HTTP status, 0 until it is known.
-        headers: By lower-case name.
+        lines: The headers as they came.
+        complete: Whether all of it is there.
     """
 
-    __slots__ = ("_connection", "_error", "_pieces", "_size", "_timer", "_waiter", "complete", "headers", "status")
+    __slots__ = ("_connection", "_error", "_pieces", "_size", "_waiter", "complete", "lines", "status")
 
     def __init__(self, connection: "Connection") -> None:
         self.status = 0
-        self.headers: dict[str, str] = {}
+        self.lines: list[tuple[bytes, bytes]] = []
         self.complete = False
         self._connection = connection
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._error: UpstreamFailed | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     # --- whoever asked ---
+
+    @property
+    def headers(self) -> "Headers":
+        """The headers, by lower-case name."""
+        return Headers(self.lines)
 
     async def begin(self) -> None:
         """Come back once status and headers are there.
@@ -94,6 +129,14 @@ class Exchange:
         self._pieces.clear()
         return whole
 
+    def rest(self) -> bytes | None:
+        """What is left, if all of it is there."""
+        if not self.complete:
+            return None
+        rest = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        return rest
+
     async def aclose(self) -> None:
         """Let go of it; a connection on which bytes are still to come is closed."""
         self._pieces.clear()
@@ -101,7 +144,7 @@ class Exchange:
             self._connection.fail(_broke_off(self._connection.url, "closed"))
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
         except asyncio.CancelledError:
@@ -112,10 +155,6 @@ class Exchange:
             self._waiter = None
 
     # --- the connection ---
-
-    def expire_in(self, timeout_s: float, expire: Callable[[], None]) -> None:
-        """Call that if it isn't over by then."""
-        self._timer = asyncio.get_running_loop().call_later(timeout_s, expire)
 
     def add(self, piece: bytes) -> bool:
         """Bytes came; whether enough of them wait."""
@@ -132,8 +171,6 @@ class Exchange:
     def end(self, error: UpstreamFailed | None = None) -> None:
         """It is over, with an error if there is more to come that won't."""
         self.complete, self._error = error is None, error
-        if self._timer is not None:
-            self._timer.cancel()
         self._wake()
 
     def _wake(self) -> None:
@@ -150,28 +187,32 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, owner: Owner) -> None:
         self.url = owner.url
-        self._loop = asyncio.get_running_loop()
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self.loop.create_future()
         self._owner = owner
         self._parser = httptools.HttpResponseParser(self)
         self._transport: Any = None
         self._exchange: Exchange | None = None
-        self._framed = self._reusable = self._paused = False
-        self._idle_since = 0.0
+        self._reusable = self._paused = False
+        self._idle_since = self._ends_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._head = 0
 
     def send(self, request: bytes, timeout_s: float) -> Exchange:
         """Begin an exchange; only if none is under way."""
         exchange = self._exchange = Exchange(self)
-        exchange.expire_in(timeout_s, self._expire)
-        self._framed = self._reusable = False
+        ends_at = self.loop.time() + timeout_s
+        if self._timer is None or ends_at < self._ends_at:
+            self._look_at(ends_at)
+        self._ends_at = ends_at
+        self._reusable = False
         self._head = 0
         self._transport.write(request)
         return exchange
 
     def idle_for(self) -> float:
         """Seconds since the last exchange was over; infinite if the connection can't have another one."""
-        return float("inf") if self._transport.is_closing() else self._loop.time() - self._idle_since
+        return float("inf") if self._transport.is_closing() else self.loop.time() - self._idle_since
 
     @property
     def _busy(self) -> bool:
@@ -217,7 +258,7 @@ class Connection(asyncio.Protocol):
                 self._head_goes_on(len(data))
             return
         if self._reusable and not self._transport.is_closing():
-            self._idle_since = self._loop.time()
+            self._idle_since = self.loop.time()
             self._owner.released(self)
         else:
             self.abort()
@@ -231,8 +272,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio. An answer without a length ends with its connection."""
         exchange, self._exchange = self._exchange, None
+        if self._timer is not None:
+            self._timer.cancel()
         if exchange is not None:
-            whole = exc is None and exchange.status and not self._framed
+            whole = exc is None and exchange.status and not _FRAMING & exchange.headers.keys()
             exchange.end(None if whole else _broke_off(self.url, type(exc).__name__ if exc else "closed"))
         self._owner.lost(self)
         self.closed.set_result(None)
@@ -246,7 +289,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools."""
         if self._exchange is not None:
-            self._exchange.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            self._exchange.lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -254,9 +297,8 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         if status < _INFORMATIONAL:  # the answer itself follows
-            exchange.headers.clear()
+            exchange.lines.clear()
             return
-        self._framed = "content-length" in exchange.headers or "transfer-encoding" in exchange.headers
         exchange.begun(status)
 
     def on_body(self, body: bytes) -> None:
@@ -275,7 +317,20 @@ class Connection(asyncio.Protocol):
         exchange.end()
         self.go_on()
 
-    def _expire(self) -> None:
+    def _look_at(self, when: float) -> None:
+        """Look then whether an exchange has taken too long. One timer serves them all as long as none has to end before
+        it is due: cheaper than one for each."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._exchange is None:
+            return
+        if self.loop.time() < self._ends_at:
+            self._look_at(self._ends_at)
+            return
         self.fail(
             UpstreamTimeout(
                 f"The model server at {self.url} took too long.", "Ask for less, or raise the endpoint's timeout."

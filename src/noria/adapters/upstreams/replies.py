@@ -31,6 +31,10 @@ class _Body:
         with explained(self._url, self._remedy):
             return await anext(self._chunks)
 
+    def rest(self) -> bytes | None:
+        """Unknown: what is there may still be compressed."""
+        return None
+
     async def aclose(self) -> None:
         """Close the connection if bytes are still to come; else it is back in the pool already."""
         self._response.close()

@@ -5,7 +5,7 @@ When the log can't be written, whoever asks gets LogUnavailable and gives no ans
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,10 +24,20 @@ LONGEST_BYTES: Final = 10_000_000
 """Longest body that is kept whole, if nothing else is said."""
 
 
+def _random_bytes(size: int, at_once: int = 512) -> Iterator[bytes]:
+    """Random bytes of the system's, taken in stock: a system call for each request costs as much as all else of it."""
+    while True:
+        stock = os.urandom(size * at_once)
+        yield from (stock[place : place + size] for place in range(0, len(stock), size))
+
+
+_RANDOM: Final = _random_bytes(8)
+
+
 def new_request_id(clock: Clock) -> str:
     """An identity of 32 hex digits that sorts by time to a quarter of a microsecond (UUID version 7, RFC 9562)."""
     milliseconds, rest = divmod(clock.now_us(), 1000)
-    random = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    random = int.from_bytes(next(_RANDOM)) & (1 << 62) - 1
     number = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | rest * 4096 // 1000 << 64 | 2 << 62 | random
     return f"{number:032x}"
 
@@ -59,7 +69,7 @@ class Recorder:
         self._strictest = Redactor(SPELLED)
         self._under_way: dict[str, Redactor] = {}
 
-    async def intent(self, intent: Intent) -> None:
+    def intent(self, intent: Intent) -> Coroutine[Any, Any, None]:
         """Put an intent on disk.
 
         Raises:
@@ -67,12 +77,11 @@ class Recorder:
         """
         redactor = self._redactors.get(intent.endpoint, self._strictest)
         if len(intent.request) > _THREAD_BYTES or redactor.asks:
-            await _to_the_end(self._long_intent(redactor, intent))
-            return
+            return _to_the_end(self._long_intent(redactor, intent))
         request, codes = _clear(redactor, intent.request, self._longest(), Side.REQUEST)
-        await self._append_intent(redactor, intent, request, codes)
+        return self._append_intent(redactor, intent, request, codes)
 
-    async def outcome(self, outcome: Outcome) -> None:
+    def outcome(self, outcome: Outcome) -> Coroutine[Any, Any, None]:
         """Put an outcome on disk.
 
         Raises:
@@ -80,10 +89,9 @@ class Recorder:
         """
         redactor = self._under_way.get(outcome.request_id, self._strictest)
         if len(outcome.response) > _THREAD_BYTES or redactor.asks:
-            await _to_the_end(self._long_outcome(redactor, outcome))
-            return
+            return _to_the_end(self._long_outcome(redactor, outcome))
         response, codes = _clear(redactor, outcome.response, self._longest(), Side.RESPONSE)
-        await self._append_outcome(outcome, response, codes)
+        return self._append_outcome(outcome, response, codes)
 
     async def _long_intent(self, redactor: Redactor, intent: Intent) -> None:
         request, codes = await self._kept(redactor, intent.request, Side.REQUEST)
