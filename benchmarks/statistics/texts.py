@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.serving.peers import CACHE
 
 OLD = re.compile(r"@(united|usairways|americanair)\b", re.IGNORECASE)
