@@ -26,9 +26,10 @@ NICE = 5
 """How much the child gives way to other processes."""
 _LOOK_AGAIN_S = 0.2
 """How often who waits for a turn looks whether it is still wanted."""
-_LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 """Unless somebody says otherwise: a scan of a table then holds an eighth less, and is no slower."""
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+"""Environment variables by which libraries are told how many threads they may use."""
 
 
 class LocalCompute:
@@ -146,7 +147,7 @@ class _Child:
             [sys.executable, "-m", "noria.adapters.compute"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_LEAN | os.environ | dict.fromkeys(_THREAD_LIMITS, str(threads)),
+            env=LEAN | os.environ | dict.fromkeys(THREAD_LIMITS, str(threads)),
             text=True,
         )
 

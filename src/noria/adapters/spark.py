@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from noria.adapters.codec import error_from_json
-from noria.adapters.compute import run_job
+from noria.adapters.compute import LEAN, THREAD_LIMITS, run_job
 from noria.adapters.spreading import spread
 from noria.domain.errors import MissingExtra, NoriaError
 from noria.ports import JobSpec
@@ -171,6 +171,8 @@ def _begun(master: str, configuration: Mapping[str, str]) -> "SparkContext":
         "spark.app.name": "noria",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        **{f"spark.executorEnv.{name}": "1" for name in THREAD_LIMITS},  # a task has one core
+        **{f"spark.executorEnv.{name}": value for name, value in LEAN.items()},
         **(_HERE if master.startswith("local") else {}),
         **configuration,
     }
