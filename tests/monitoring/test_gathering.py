@@ -153,3 +153,14 @@ def test_a_baseline_that_is_gone_is_an_error(plan, tmp_path):
     store = filled(DeltaStore(tmp_path / "tables"), ROWS, [])
     with pytest.raises(Exception, match=r"gone\.npz"):
         gather(InlineCompute(), store, "triage", replace(plan, baseline=str(Path(tmp_path, "gone.npz"))))
+
+
+def test_installed_scorers_measure_what_is_wanted_of_them(plan, tmp_path, monkeypatch):
+    def scorers(wanted):
+        return {"toxicity": lambda texts: [0.25] * len(texts)} if "input_toxicity" in wanted else {}
+
+    monkeypatch.setattr("noria.adapters.scorers.scorers", scorers)
+    store = filled(DeltaStore(tmp_path), ROWS, [])
+    counted = gather(InlineCompute(), store, "triage", replace(plan, columns=["input_toxicity", "input"]))
+    found = {state.mean for key, state in counted.items() if key.column == "input_toxicity"}
+    assert found == {0.25}

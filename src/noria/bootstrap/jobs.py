@@ -27,6 +27,7 @@ def window_states(part: Mapping[str, Any], plan: Mapping[str, Any], baseline: st
         Conflict: A file is gone: the table was tidied since it was cut into parts.
         StorageCorrupted: A file, or the baseline, can't be read.
     """
+    from noria.adapters.scorers import scorers
     from noria.adapters.tables.parts import read_part
     from noria.evaluation.baseline import Baseline
     from noria.monitoring.computing import COLUMNS, Plan, compute, to_json
@@ -41,5 +42,6 @@ def window_states(part: Mapping[str, Any], plan: Mapping[str, Any], baseline: st
             yield batch
 
     reference = Baseline.from_bytes(b64decode(baseline)) if baseline else None
-    states = compute(counted(), Plan.from_json(plan), reference)
+    wanted = Plan.from_json(plan)
+    states = compute(counted(), wanted, reference, scorers(wanted.columns or ()))
     return {"rows": rows, "states": to_json(states)}

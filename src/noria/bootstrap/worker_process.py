@@ -133,6 +133,7 @@ def _rooms(
     counts: "ComputeEngine",
 ) -> "Rooms":
     from noria.adapters.redactor import SocketReader
+    from noria.adapters.scorers import scorers as measuring
     from noria.bootstrap.quality_job import FUNCTION
     from noria.loop import Rooms
     from noria.monitoring.alerts import Alerts, Causes, Rules, Showing
@@ -150,7 +151,8 @@ def _rooms(
     project, redactors = settings.project, Redactors(lambda: settings.project)
     names = SocketReader(redactor_socket(settings))
     written = cards(settings, store, models)
-    monitors, owed = Monitors(store, tables, Baselines(models), project, counts), outbox(settings, store)
+    monitors = Monitors(store, tables, Baselines(models), project, counts, measuring)
+    owed = outbox(settings, store)
     showing = Showing(tables, lambda name: task_of(project, name))
     causes = Causes(store, times, monitors.moved, showing, lambda name: rules_of(project, name))
 

@@ -19,7 +19,7 @@ from noria.evaluation.arrays import Ints, texts
 from noria.evaluation.baseline import Baseline
 from noria.evaluation.cells import Cells
 from noria.evaluation.faults import FaultGrid
-from noria.evaluation.observations import NEEDED, Observations, observe
+from noria.evaluation.observations import NEEDED, Observations, Scorer, observe
 from noria.evaluation.states import ColumnState, merged
 from noria.evaluation.topics import TextCells
 from noria.monitoring.slicing import ALL, OTHER, values_of
@@ -92,7 +92,12 @@ def plan_windows(windows: Iterable[Window]) -> list[tuple[str, str]]:
     return [(window.start.isoformat(), window.end.isoformat()) for window in windows]
 
 
-def compute(batches: Iterable[pa.Table], plan: Plan, baseline: Baseline | None = None) -> dict[Key, ColumnState]:
+def compute(
+    batches: Iterable[pa.Table],
+    plan: Plan,
+    baseline: Baseline | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
+) -> dict[Key, ColumnState]:
     """The states of each model and slice in each window; `totals` adds those of all models.
 
     Args:
@@ -100,8 +105,9 @@ def compute(batches: Iterable[pa.Table], plan: Plan, baseline: Baseline | None =
             so is a request that came before.
         plan: What is wanted of them.
         baseline: Whose cells values are counted in; by default the plan's file is read.
+        scorers: What measures texts besides, or instead of, the measures of that name.
     """
-    work = _Work(plan, baseline if baseline is not None else _file(plan.baseline))
+    work = _Work(plan, baseline if baseline is not None else _file(plan.baseline), scorers)
     for batch in batches:
         work.add(batch)
     return work.states()
@@ -151,8 +157,9 @@ def from_json(values: Iterable[Sequence[str]]) -> dict[Key, ColumnState]:
 class _Work:
     """Batches being added up."""
 
-    def __init__(self, plan: Plan, baseline: Baseline | None) -> None:
+    def __init__(self, plan: Plan, baseline: Baseline | None, scorers: Mapping[str, Scorer] | None = None) -> None:
         self.plan = plan
+        self.scorers = scorers
         known = baseline.references if baseline is not None else {}
         self.cells: dict[str, Cells] = {name: FaultGrid() for name in FAULTS}
         self.cells |= {name: reference.cells for name, reference in known.items()}
@@ -168,7 +175,7 @@ class _Work:
         batch = self._new(batch)
         if not batch.num_rows:
             return
-        self.count(observe(batch, self.plan.task, self.plan.columns, types=self.types))
+        self.count(observe(batch, self.plan.task, self.plan.columns, types=self.types, scorers=self.scorers))
 
     def count(self, found: Observations) -> None:
         """Count what was observed in; everything of it is new and in a window."""

@@ -6,7 +6,7 @@ training run or long scan holds it up; large spans go to an engine that is only 
 time.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
@@ -19,7 +19,7 @@ from noria.domain.monitor import Window
 from noria.evaluation.arrays import Ints
 from noria.evaluation.baseline import Baseline
 from noria.evaluation.cells import NumericBins
-from noria.evaluation.observations import observe
+from noria.evaluation.observations import Scorer, observe
 from noria.evaluation.operations import FLAGS, NUMBERS
 from noria.evaluation.sketches import Hashes, hash_texts
 from noria.evaluation.states import ColumnState
@@ -36,8 +36,15 @@ AT_ONCE_BYTES = 32 << 20
 _ID, _TIME = "databricks_request_id", "request_time"
 _WHO = [_ID, _TIME, "requester", "model_name", "model_version", "route", "metadata"]
 
+Scorers = Callable[[Collection[str]], Mapping[str, Scorer]]
+"""Names of columns → what measures texts for them, by the measure's name."""
 Told = Callable[[Progress], None]
 """Is told how far a count is."""
+
+
+def no_scorers(columns: Collection[str]) -> Mapping[str, Scorer]:  # noqa: ARG001
+    """No scorers but the measures that are built in."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,12 @@ class Counting:
     Attributes:
         records: The tables.
         engine: What computes large spans; None: this process.
+        scorers: Columns that are wanted → the installed scorers that measure them, for what is computed here.
     """
 
     records: RecordStore
     engine: ComputeEngine | None = None
+    scorers: Scorers = no_scorers
 
     def states(
         self,
@@ -81,7 +90,7 @@ class Counting:
         if self.engine is None or sum(part.size for part in parts) <= AT_ONCE_BYTES:
             if monitors.slices:
                 plan = replace(plan, slices=self._survey(parts, plan, monitors)[0])
-            return compute(self._told(parts, told), plan, baseline)
+            return compute(self._told(parts, told), plan, baseline, self.scorers(plan.columns or ()))
         slices, twice = self._survey(parts, replace(plan, distinct=True), monitors)
         return self._spread(
             self.engine, name, parts, replace(plan, slices=slices, distinct=True), twice, baseline, told
@@ -103,7 +112,9 @@ class Counting:
             return found
         names = pa.array(twice, pa.string())
         batches = (batch.filter(pc.is_in(batch[_ID], names)) for batch in self._read(parts, COLUMNS))
-        return added([found, compute(batches, replace(plan, distinct=False), baseline)])
+        return added(
+            [found, compute(batches, replace(plan, distinct=False), baseline, self.scorers(plan.columns or ()))]
+        )
 
     def _survey(
         self, parts: Sequence[Part], plan: Plan, monitors: Monitors
@@ -132,8 +143,9 @@ class Counting:
         """Ids that occur more than once."""
         if not hashes:
             return []
-        different, times = np.unique(np.concatenate(hashes), return_counts=True)
-        again = different[times > 1]
+        together = np.concatenate(hashes)
+        together.sort()  # in place: there may be millions of them
+        again = np.unique(together[1:][together[1:] == together[:-1]])
         if not again.size:
             return []
         found: set[str] = set()

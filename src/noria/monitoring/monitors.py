@@ -20,7 +20,7 @@ from noria.evaluation.observations import observe
 from noria.monitoring import watches
 from noria.monitoring.baselines import Baselines, from_traffic
 from noria.monitoring.computing import COLUMNS, EVERYONE
-from noria.monitoring.counting import Counting, wanted
+from noria.monitoring.counting import Counting, Scorers, no_scorers, wanted
 from noria.monitoring.recomputing import Done, Raced, Recomputing
 from noria.monitoring.watching import Seen, Watched, asked_by, watched
 from noria.monitoring.windows import CATCH_UP, due, holding_windows
@@ -38,6 +38,7 @@ class Monitors:
 
     Attributes:
         engine: What computes spans of many records; None: this process.
+        scorers: Columns that are wanted → the installed scorers that measure them.
     """
 
     state: StateStore
@@ -45,6 +46,7 @@ class Monitors:
     baselines: Baselines
     project: Project
     engine: ComputeEngine | None = None
+    scorers: Scorers = no_scorers
 
     def evaluate(self, event: WindowClosed, step: Steps) -> None:
         """Fold a closed window in, or sum a longer one up."""
@@ -169,7 +171,7 @@ class Monitors:
     @property
     def recomputing(self) -> Recomputing:
         """What computes windows."""
-        return Recomputing(self.records, Counting(self.records, self.engine), self.baselines)
+        return Recomputing(self.records, Counting(self.records, self.engine, self.scorers), self.baselines)
 
 
 def _of(state: MonitorState, watch: Watch) -> bool:
