@@ -17,7 +17,7 @@ from fakes.traffic import BEGIN, HOUR, Clock, Traffic, at_once, route
 from noria.domain.alert import Alert, AlertState, RuleState, Seen, Severity
 from noria.domain.errors import InvalidProject
 from noria.domain.events import AlertRaised, DriftDetected, WindowClosed, WindowJudged
-from noria.domain.monitor import MonitorKind, MonitorState
+from noria.domain.monitor import MonitorKind, MonitorState, Moved
 from noria.domain.run import Run, RunState, StepDone, Trigger, TriggerCursor, TriggerKind
 from noria.monitoring.alerts import Alerts, Causes, Rules, what_next
 from noria.monitoring.alerts.judging import judge, remember
@@ -246,13 +246,24 @@ def test_an_alert_shows_the_slices_and_the_records_in_which_it_shows_most():
 
 
 def test_records_that_show_what_only_their_bodies_say_are_found():
-    bench = Bench(slow={"metric": "input_length.max", "above": 20})
+    bench = Bench(slow={"metric": "length.max", "above": 20})
     ids = bench.traffic.ask(["short", "a question that is long", "of middling length", "ok"], ["a"] * 4)
     bench.window({"column_name": "input_length", "max": 23.0, "count": 4})
     assert [(r.request_id, r.value) for r in bench.alert("slow").records] == [
         (ids[1], 23.0), (ids[2], 18.0), (ids[0], 5.0),
     ]  # fmt: skip
     assert bench.alert("slow").records[0].text == "a question that is long"
+
+
+def test_a_threshold_on_drift_shows_the_cells_that_moved():
+    bench = Bench(slow={"metric": "text.js_distance", "above": 0.2})
+    moved = (Moved("iphone, battery", 0.001, 0.2, ("my iphone died",)),)
+    object.__setattr__(bench.rules.causes, "moved", lambda state: moved if state.monitor == "text" else ())
+    evidence(bench, 1.0)
+    evidence(bench, 1.0, "length")
+    row = {"monitor": "text", "column_name": "input", "drift_type": "BASELINE", "js_distance": 0.5}
+    bench.window(row | {"model_id": "triage/1"}, table="drift_metrics")
+    assert bench.alert("slow").moved == moved
 
 
 def test_what_no_single_record_shows_is_shown_by_the_newest():

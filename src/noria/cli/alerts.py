@@ -1,5 +1,6 @@
 """What is wrong, what was, and who looks after it: list, show, ack, silence, unsilence, silences."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +85,7 @@ def show(
     from noria.monitoring.alerts import what_next
 
     settings, state = opened(project)
-    found = bootstrap.desk(settings, state).find(alert)
+    found = _as_of_now(state, bootstrap.desk(settings, state).find(alert))
     if picture is not None:
         _draw(found, picture)
     held = silenced(found, _in_force(state), datetime.now(UTC))
@@ -161,6 +162,14 @@ def _alert() -> "type[Alert]":
     from noria.domain.alert import Alert
 
     return Alert
+
+
+def _as_of_now(state: "StateStore", alert: "Alert") -> "Alert":
+    """An alert with what its rule has seen until now."""
+    from noria.domain.alert import RuleState
+
+    rule = state.get(RuleState, f"{alert.endpoint}:{alert.rule}") if alert.rule else None
+    return replace(alert, trail=rule.seen) if rule is not None and alert.trail else alert
 
 
 def _in_force(state: "StateStore") -> "list[Silence]":

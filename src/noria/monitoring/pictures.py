@@ -29,11 +29,11 @@ _CONFIG: Spec = {
 
 
 def of_alert(alert: Alert) -> Spec | None:
-    """What an alert is about: a rule's windows against its threshold, or the cells that moved; None for neither."""
-    if len(alert.trail) > 1 and alert.limit is not None:
-        return trail(alert.trail, alert.limit, f"{alert.metric} of {alert.endpoint}")
+    """What an alert is about: the cells that moved, or a rule's windows against its threshold; None for neither."""
     if alert.moved:
         return moved(alert.moved, f"{alert.endpoint} · {alert.monitor}: what moved")
+    if alert.trail and alert.limit is not None:
+        return trail(alert.trail, alert.limit, f"{alert.metric} of {alert.endpoint}")
     return None
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from noria.domain.alert import Alert, AlertState, RuleState, Seen, Severity
 from noria.domain.endpoint import Route
@@ -16,6 +17,8 @@ from noria.monitoring.alerts.measured import Measured, Window
 from noria.monitoring.alerts.outbox import Outbox
 from noria.ports import Clock, RecordStore, StateStore, Steps
 from noria.settings import AlertRule, Endpoint, Project
+from noria.settings.alerts import DRIFT_STATISTICS
+from noria.settings.monitors import column_of
 
 TRAIL = 48
 """Windows that an alert shows, if its rule looks at fewer."""
@@ -140,11 +143,21 @@ class Rules:
         )
         if not finding.fires:
             return Move(alert=alert, action="alert.pending", reason=summary, news=False)
-        column, highest = metric.rpartition(".")[0], rule.above is not None
-        records = self.causes.showing.examples(window.endpoint, window.start, window.end, column, highest=highest)
-        shown = replace(alert, slices=window.slices(rule), records=records)
+        shown = replace(alert, slices=window.slices(rule), **self._shown(rule, window))
         evidence = {"value": measured.value, "limit": limit, "windows": finding.hits, "of": finding.windows}
         return Move(alert=shown, action="alert.raised", reason=summary, evidence=evidence)
+
+    def _shown(self, rule: AlertRule, window: Window) -> dict[str, Any]:
+        """Records that show it, and of what drifted the cells that moved most."""
+        column, _, statistic = (rule.metric or "").rpartition(".")
+        records = self.causes.showing.examples(
+            window.endpoint, window.start, window.end, column_of(column), highest=rule.above is not None
+        )
+        states = self.state.find(MonitorState, endpoint=window.endpoint) if statistic in DRIFT_STATISTICS else []
+        mine = [
+            s for s in states if column in (s.monitor, s.column) and window.champion.endswith(f"/{s.model_version}")
+        ]
+        return {"records": records, "moved": self.causes.moved(mine[0]) if mine else ()}
 
     def _over(self, alert: Alert, rule: AlertRule, finding: Finding) -> Move:
         limit = rule.clear if rule.clear is not None else rule.above if rule.above is not None else rule.below
