@@ -6,7 +6,7 @@ from fakes.records import MemoryRecords
 from fakes.traffic import BEGIN, HOUR, Traffic, completion
 from noria.domain.monitor import Window
 from noria.monitoring import judged
-from noria.monitoring.judged import answers, asked_at, said_of, windows_of
+from noria.monitoring.judged import COLUMNS, answers, asked_at, said_of, windows_of
 
 HOUR_ONE = Window(BEGIN, BEGIN + HOUR)
 
@@ -22,9 +22,10 @@ def traffic(records):
 
 
 def read(records, window=HOUR_ONE, classifies=True, **how):
-    view = records.view()
-    said = said_of(view, "triage", window)
-    return answers(view, "triage", window, said, classifies=classifies, **how)
+    said = said_of(records.view(), "triage", window)
+    rows = records.scan("inference", columns=COLUMNS, endpoint="triage")
+    halves = [rows.slice(0, rows.num_rows // 2), rows.slice(rows.num_rows // 2)]
+    return answers(halves, window, said, classifies=classifies, **how)
 
 
 def test_a_label_that_comes_weeks_later_is_of_the_window_of_its_request(records, traffic):
@@ -105,6 +106,13 @@ def test_ids_say_when_their_requests_came_and_nonsense_says_nothing():
     assert windows_of([edge], HOUR) == {HOUR_ONE, Window(BEGIN + HOUR, BEGIN + 2 * HOUR)}
     assert asked_at(edge) == BEGIN + HOUR
     assert asked_at("f" * 32) is None
+
+
+def test_a_request_that_is_in_the_table_twice_counts_once(records, traffic):
+    traffic.say(traffic.ask(["a"], ["x"]), ["x"])
+    rows = records.scan("inference", columns=COLUMNS)
+    said = said_of(records.view(), "triage", HOUR_ONE)
+    assert len(answers([rows, rows], HOUR_ONE, said, classifies=True)) == 1
 
 
 def test_an_endpoint_whose_name_has_quotes_reads_only_its_own(records, traffic):

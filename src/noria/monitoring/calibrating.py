@@ -1,10 +1,11 @@
 """Learning how a version's probabilities are to be read, from the first of its answers that people labelled."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from noria.domain.monitor import Window
 from noria.evaluation.calibration import Calibration, calibration_if_needed
@@ -20,8 +21,21 @@ AGAIN = timedelta(days=1)
 """How long after a try that found too few the next one comes."""
 
 
-def calibrate(view: RecordView, endpoint: str, until: Window, models: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+def calibrate(
+    view: RecordView,
+    read: Callable[[Window], Iterable[pa.Table]],
+    endpoint: str,
+    until: Window,
+    models: Iterable[str],
+) -> dict[str, Mapping[str, Any]]:
     """Learn the calibrations of versions from what was labelled until the end of a window.
+
+    Args:
+        view: The tables.
+        read: Reads the endpoint's rows of the inference table in a span of time.
+        endpoint: Its name.
+        until: The window.
+        models: `model/version` of each.
 
     Returns:
         `model/version` → `classes`, `corners` (empty if the probabilities are best left as they are) and `rows` (0 if
@@ -31,7 +45,7 @@ def calibrate(view: RecordView, endpoint: str, until: Window, models: Iterable[s
     labelled = {name: said for name, said in said_of(view, endpoint, span).items() if said.label is not None}
     found: Sequence[Answer] = ()
     if len(labelled) >= LEAST:
-        found = answers(view, endpoint, span, labelled, classifies=True, unjudged=False)
+        found = answers(read(span), span, labelled, classifies=True, unjudged=False)
     return {model: _learnt([answer for answer in found if answer.model == model]) for model in models}
 
 
@@ -46,7 +60,7 @@ def _learnt(found: Sequence[Answer]) -> Mapping[str, Any]:
     return {"classes": list(classes), "corners": corners, "rows": len(known)}
 
 
-def read(kept: Mapping[str, Any]) -> ClassCalibration | None:
+def calibration_of(kept: Mapping[str, Any]) -> ClassCalibration | None:
     """A calibration from its parts; None where probabilities are taken as they are."""
     if not kept["corners"]:
         return None

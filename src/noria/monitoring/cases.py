@@ -28,15 +28,14 @@ def sample(view: RecordView, endpoint: str, window: Window, name: str, judge: Ju
         f"AND route <> '{Role.SHADOW.value}'"
     )
     drawn: list[tuple[int, str]] = []
-    for piece in view.stream(sql):
-        for request_id in piece["databricks_request_id"].to_pylist():
-            place = crc32(f"{name}:{request_id}".encode())
-            if place >= below:
-                continue
-            if len(drawn) < most:
-                heapq.heappush(drawn, (-place, request_id))
-            else:
-                heapq.heappushpop(drawn, (-place, request_id))
+    for request_id in view.query(sql)["databricks_request_id"].to_pylist():
+        place = crc32(f"{name}:{request_id}".encode())
+        if place >= below:
+            continue
+        if len(drawn) < most:
+            heapq.heappush(drawn, (-place, request_id))
+        else:
+            heapq.heappushpop(drawn, (-place, request_id))
     ids = [request_id for _, request_id in sorted(drawn, reverse=True)]
     found = cases(view, endpoint, window, ids)
     return [request_id for request_id in ids if request_id in found and _fits(judge, found[request_id])][

@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.domain.monitor import Window
@@ -19,7 +22,7 @@ from noria.evaluation.payloads import outputs, probabilities
 from noria.evaluation.references import Likeness, bleu_counts, likeness
 from noria.ports import RecordView
 
-MOST = 200_000
+MOST = 50_000
 """Answers of a window that are held at a time. Of more, a sample that their ids decide is measured."""
 SKEW = timedelta(seconds=5)
 """An id may have been made that much before or after the time in its record."""
@@ -27,6 +30,13 @@ JUDGE = "judge:"
 """What the source of a judge's feedback begins with."""
 _LATEST_S = 4e9
 """Later than the year 2096 is no time at all."""
+COLUMNS = (
+    "databricks_request_id", "request_time", "model_name", "model_version", "requester", "response", "metadata",
+    "outcome", "route",
+)  # fmt: skip
+"""Of the inference table, which `answers` reads."""
+_BATCH = 10_000
+_TIME = pa.timestamp("us", tz="UTC")
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -65,14 +75,14 @@ class Answer:
 def said_of(view: RecordView, endpoint: str, window: Window) -> dict[str, Said]:
     """What was said of the requests of a window until now. The newest label and the newest score of people count."""
     first, last = _id_at(window.start - SKEW), _id_at(window.end + SKEW)
-    sql = (
+    rows = view.query(
         f"SELECT request_id, feedback_time, label, score, source FROM feedback WHERE endpoint = {quoted(endpoint)} "  # noqa: S608 - quoted
         f"AND request_id >= '{first}' AND request_id < '{last}'"
     )
     found: dict[str, Said] = {}
     when: dict[tuple[str, str], datetime] = {}
     sample = Sample()
-    for row in _rows(view, sql):
+    for row in (row for batch in rows.to_batches(_BATCH) for row in batch.to_pylist()):
         name = row["request_id"]
         if not sample.holds(name):
             continue
@@ -85,8 +95,7 @@ def said_of(view: RecordView, endpoint: str, window: Window) -> dict[str, Said]:
 
 
 def answers(
-    view: RecordView,
-    endpoint: str,
+    batches: Iterable[pa.Table],
     window: Window,
     said: Mapping[str, Said],
     *,
@@ -94,36 +103,40 @@ def answers(
     slices: Sequence[str] = (),
     unjudged: bool = True,
 ) -> list[Answer]:
-    """The answers of a window. Shadows are left out: nobody saw them.
+    """The answers of a window. Shadows are left out: nobody saw them. A request that comes twice counts once.
 
     Args:
-        view: The tables.
-        endpoint: The endpoint.
+        batches: Rows of the inference table with `COLUMNS`, some at a time.
         window: By the time of the request.
         said: What was said of its requests, from `said_of`.
         classifies: Whether its answers are classes; else they are free texts, and labels are references.
         slices: `requester` or `metadata.KEY`.
         unjudged: Whether a classifier's answers that nobody said anything of are wanted, too.
     """
-    everything = classifies and unjudged
-    if not everything and not said:
-        return []
-    columns = ["databricks_request_id", "model_name", "model_version", "requester", "response", "metadata"]
-    sql = (
-        f"SELECT {', '.join(columns)} FROM inference WHERE {answered(endpoint, window)} "  # noqa: S608 - quoted
-        f"AND route <> '{Role.SHADOW.value}'"
-    )
-    found: list[tuple[str, Answer]] = []
+    found: dict[str, list[Answer]] = {}
+    only = None if classifies and unjudged else pa.array(said, pa.string())
     sample = Sample()
-    for row in _rows(view, sql):
-        name = row["databricks_request_id"]
-        if (name not in said and not everything) or not sample.holds(name):
-            continue
-        found += ((name, answer) for answer in _read(row, said.get(name), classifies=classifies, slices=slices))
-        if len(found) > MOST:
+    for batch in batches:
+        for row in batch.filter(_wanted(window, only)).to_pylist():
+            name = row["databricks_request_id"]
+            if name not in found and sample.holds(name):
+                found[name] = list(_read(row, said.get(name), classifies=classifies, slices=slices))
+        while len(found) > MOST:
             sample.halve()
-            found = [(name, answer) for name, answer in found if sample.holds(name)]
-    return [answer for _, answer in found]
+            found = {name: each for name, each in found.items() if sample.holds(name)}
+    return [answer for each in found.values() for answer in each]
+
+
+def _wanted(window: Window, only: pa.Array | None) -> pc.Expression:
+    """Rows that are answers of a window, and among these ids if there are any."""
+    time = pc.field("request_time")
+    condition = (
+        (time >= pa.scalar(window.start, _TIME))
+        & (time < pa.scalar(window.end, _TIME))
+        & (pc.field("outcome") == OutcomeKind.ANSWERED.value)
+        & (pc.field("route") != Role.SHADOW.value)
+    )
+    return condition if only is None else condition & pc.field("databricks_request_id").isin(only)
 
 
 def answered(endpoint: str, window: Window) -> str:
@@ -222,11 +235,6 @@ def _value(row: Mapping[str, Any], key: str) -> str | None:
         return row["requester"] or None
     wanted = key.removeprefix("metadata.")
     return next((value for name, value in row["metadata"] or () if name == wanted), None)
-
-
-def _rows(view: RecordView, sql: str) -> Iterator[dict[str, Any]]:
-    for piece in view.stream(sql):
-        yield from piece.to_pylist()
 
 
 def _id_at(moment: datetime) -> str:
