@@ -44,3 +44,18 @@ def test_what_is_no_judge_says_what_is_wrong(judge, problem):
     upstreams = {"scoring": {"kind": "mlflow", "url": "https://m.example", "auth": "none"}}
     with pytest.raises(ValidationError, match=problem):
         project(judge, upstreams=upstreams)
+
+
+def watching(**monitors):
+    judge = {"guideline": "Be polite.", "endpoint": "assistant"}
+    endpoint = {"task": "chat", "policy": "p.yaml", "judges": {"polite": judge}, "monitors": monitors, **MODEL}
+    return Project.model_validate({"project": "care", "endpoints": {"assistant": endpoint}})
+
+
+def test_a_judges_scores_can_be_watched_against_a_promise():
+    found = watching(watch=["judge:polite"], floors={"judge:polite": 0.8}).endpoints["assistant"].monitors
+    assert found.floors == {"judge:polite": 0.8}
+    with pytest.raises(ValidationError, match="judge:polite is watched against a promise"):
+        watching(watch=["judge:polite"])
+    with pytest.raises(ValidationError, match="judge:kind is no judge of it"):
+        watching(watch=["judge:kind"], floors={"judge:kind": 0.8})

@@ -310,7 +310,10 @@ def test_monitors_may_watch_any_observed_column_in_slices_and_longer_windows(mon
 @pytest.mark.parametrize(
     ("monitors", "said"),
     [
-        ("watch: [tone]", "tone can't be watched: write text, length, prediction, quality, feature.NAME or one of"),
+        (
+            "watch: [tone]",
+            "tone can't be watched: write text, length, prediction, quality, judge:NAME, feature.NAME or one of",
+        ),
         ("watch: [feature.]", "feature. can't be watched"),
         ("watch: [text, text]", "name each only once"),
         ("watch: [text, input]", "text is input, length is input_length"),
@@ -319,7 +322,7 @@ def test_monitors_may_watch_any_observed_column_in_slices_and_longer_windows(mon
         ("window: 1h, granularities: [1h]", "write whole multiples of window"),
         ("baseline: last", "training"),
         ("baseline: {since: 2026-02-01, until: 2026-01-01}", "until lies after its since"),
-        ("floors: {input_length: 0.5}", "input_length has no floor: write quality or one of"),
+        ("floors: {input_length: 0.5}", "input_length has no floor: write quality, judge:NAME or one of"),
         ("floors: {quality: 80}", "80 won't do; write 1 or less"),
     ],
 )

@@ -32,12 +32,14 @@ def at_once(name, function, *arguments):
     return json.loads(json.dumps(function(*arguments)))
 
 
-def project(task="classification", **monitors):
-    """A project with one endpoint, `triage`."""
+def project(task="classification", judges=None, **monitors):
+    """A project with one endpoint, `triage`, and an upstream of its judges."""
     model = {"gguf": {"gguf": "m.gguf", "licence": "MIT", "source": "here"}}
     source = {"training": {"data": "seed.csv"}} if task == "classification" else model
     endpoint = {"task": task, "policy": "p.yaml", "monitors": monitors, **source}
-    return Project.model_validate({"project": "care", "endpoints": {"triage": endpoint}})
+    upstreams = {"judges": {"url": "https://judges.example", "key": "JUDGE_KEY"}}
+    endpoint |= {"judges": judges or {}}
+    return Project.model_validate({"project": "care", "upstreams": upstreams, "endpoints": {"triage": endpoint}})
 
 
 def route(version="1", revision=1):

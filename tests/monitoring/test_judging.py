@@ -288,3 +288,13 @@ def test_batches_shadows_and_empty_answers_are_not_judged():
         bench.traffic.ask(["a"], [completion("a")], outcome="failed")
         bench.judge()
     assert (model.asked, bench.feedback()) == ([], [])
+
+
+def test_a_window_that_closes_again_is_not_judged_again():
+    with judging_model(as_verdict(0.5)) as model:
+        bench = Bench(model)
+        bench.ask(["right"])
+        again = WindowClosed(endpoint="triage", start=BEGIN, end=BEGIN + HOUR, revision=1)
+        bench.judges.judge(again, at_once)
+        bench.judges.judge(WindowClosed(endpoint="triage", start=BEGIN, end=BEGIN + HOUR, longer=True), at_once)
+    assert (model.asked, bench.feedback()) == ([], [])

@@ -152,6 +152,30 @@ def test_falling_quality_alarms_with_its_mean_and_floor(stage):
     assert stage.monitors.moved(state) == ()
 
 
+def test_a_judge_whose_scores_fall_below_the_promise_alarms_and_people_are_no_judges(tmp_path, baseline):
+    judge = {"guideline": "Be polite.", "upstream": "judges", "model": "m"}
+    more = {"watch": ["judge:polite"], "floors": {"judge:polite": 0.8}}
+    stage = Stage(tmp_path, judges={"polite": judge}, **more)
+    stage.version(baseline)
+
+    def judged(score):
+        ids = stage.traffic.ask(["a"] * 50, ["negative"] * 50, stage.begin)
+        stage.traffic.say(ids, [None] * 50, stage.begin + 0.5 * HOUR, scores=[score] * 50, source="judge:polite")
+        stage.traffic.say(ids, [None] * 50, stage.begin + 0.5 * HOUR, scores=[0.0] * 50)
+        stage.close()
+
+    for _ in range(3):
+        judged(0.9)
+    assert stage.alarms() == []
+    for _ in range(5):
+        judged(0.3)
+    (alarm,) = {type(event) for event in stage.alarms()}
+    assert alarm is QualityDropped
+    state = stage.states()["judge:polite"]
+    assert (state.numbers["floor"], state.rows) == (0.8, 400)
+    assert state.numbers["mean"] == pytest.approx((3 * 0.9 + 5 * 0.3) / 8, abs=0.005)
+
+
 def test_a_window_is_folded_in_once(stage):
     event = stage.turn()
     before, rows = stage.states(), stage.rows("drift_metrics")

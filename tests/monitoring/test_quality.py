@@ -197,12 +197,12 @@ def test_probabilities_are_calibrated_on_the_first_labels_and_read_so_from_then_
     assert estimated["count"] == 1500
 
 
-def test_longer_windows_are_measured_when_their_last_hour_closes(tmp_path):
+def test_a_longer_window_is_measured_from_all_of_its_answers(tmp_path):
     desk = Desk(tmp_path, granularities=["3h"])
     for number in range(3):
         ids, labels, *_ = desk.classify(20, seed=number, at=BEGIN + number * HOUR)
         desk.traffic.say(ids, labels)
-        desk.close(number)
+    desk.measure(WindowClosed(endpoint="triage", start=BEGIN, end=BEGIN + 3 * HOUR, longer=True))
     row = desk.rows(granularity="3 hours")["quality.accuracy"]
     assert row["count"] == 60
     assert row["window"]["end"] - row["window"]["start"] == 3 * HOUR

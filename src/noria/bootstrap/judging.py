@@ -10,6 +10,8 @@ from noria.ports import Clock, ComputeEngine, RecordStore, StateStore
 from noria.settings import Project
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from noria.monitoring.judging import Judges
 
 
@@ -20,6 +22,7 @@ def judges(
     times: Clock,
     scorers: ComputeEngine,
     redact: Callable[[str], Callable[[str], str]],
+    arriving: Callable[[str, "pa.Table"], None],
 ) -> "Judges":
     """What judges answers; MLflow's scorers run in that engine, apart from the jobs that others wait for."""
     from noria.adapters.mlflow_scorers import MlflowScoring
@@ -35,6 +38,7 @@ def judges(
         price=prices(project, store, times),
         redact=redact,
         scoring=MlflowScoring(scorers),
+        arriving=arriving,
     )
 
 

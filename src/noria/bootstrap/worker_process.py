@@ -83,8 +83,8 @@ def loop(settings: Settings) -> Iterator[Loop]:
     models = MlflowRegistry(settings.tracking_uri, settings.artifacts_dir, settings.experiment)
     servers, spools, compute = host(settings, models, store), SpoolFolder(settings.spool_dir), LocalCompute()
     scorers, counts = LocalCompute(), counting(settings)
-    rooms = _rooms(settings, store, times, tables, models, servers, compute, scorers, counts)
     windows = Windows(store, tables, times)
+    rooms = _rooms(settings, store, times, tables, models, servers, compute, scorers, counts, windows)
     workflows = DbosWorkflows(settings.workflows_url, handlers(rooms))
     told = telemetry(settings, models.prepare)
     try:
@@ -131,6 +131,7 @@ def _rooms(
     compute: "ComputeEngine",
     scorers: "ComputeEngine",
     counts: "ComputeEngine",
+    windows: "Windows",
 ) -> "Rooms":
     from noria.adapters.redactor import SocketReader
     from noria.adapters.scorers import scorers as measuring
@@ -197,7 +198,7 @@ def _rooms(
     return Rooms(
         monitors=monitors,
         quality=Quality(store, tables, compute, project, FUNCTION, str(settings.tables_dir)),
-        judges=judges(project, store, tables, times, scorers, redact),
+        judges=judges(project, store, tables, times, scorers, redact, windows.arriving),
         rules=Rules(store, times, tables, lambda: project, causes, owed),
         alerts=Alerts(store, times, causes, owed),
         triggers=Triggers(store, tables, times, lambda: project),

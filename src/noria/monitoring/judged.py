@@ -21,13 +21,12 @@ from noria.evaluation.cells import Ints
 from noria.evaluation.payloads import outputs, probabilities
 from noria.evaluation.references import Likeness, bleu_counts, likeness
 from noria.ports import RecordView
+from noria.settings.monitors import JUDGE
 
 MOST = 50_000
 """Answers of a window that are held at a time. Of more, a sample that their ids decide is measured."""
 SKEW = timedelta(seconds=5)
 """An id may have been made that much before or after the time in its record."""
-JUDGE = "judge:"
-"""What the source of a judge's feedback begins with."""
 _LATEST_S = 4e9
 """Later than the year 2096 is no time at all."""
 COLUMNS = (

@@ -26,9 +26,9 @@ from noria.domain.price import Price
 from noria.evaluation.judge import PROMPT, Case, Scored, Verdict, question, verdict
 from noria.monitoring.asking import AT_ONCE, Asker, Reply
 from noria.monitoring.cases import cases, chunks, sample
-from noria.monitoring.judged import JUDGE
 from noria.ports import Clock, RecordStore, StateStore, Steps
 from noria.settings import Judge, Project
+from noria.settings.monitors import JUDGE
 from noria.tables import FEEDBACK
 
 CHUNK = 8
@@ -47,6 +47,7 @@ class Judges:
         price: Address of a judging model and the endpoint that it champions (or none) → what its tokens cost.
         redact: Endpoint → what takes out of a reason what the log doesn't hold either.
         scoring: How MLflow's scorers are run.
+        arriving: Is told of rows that are written into a table, so that no closed window misses them.
     """
 
     state: StateStore
@@ -57,12 +58,13 @@ class Judges:
     price: Callable[[str, str | None], Price | None]
     redact: Callable[[str], Callable[[str], str]]
     scoring: Scoring
+    arriving: Callable[[str, pa.Table], None] = lambda *_: None
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def judge(self, event: WindowClosed, step: Steps) -> None:
-        """Judge a sample of a window's answers."""
+        """Judge a sample of a window's answers, when it closes for the first time."""
         endpoint = self.project.endpoints.get(event.endpoint)
-        if endpoint is None or not endpoint.judges:
+        if endpoint is None or not endpoint.judges or event.longer or event.revision:
             return
         drawn: Mapping[str, Mapping[str, Any]] = step("draw samples for judges", self._draw, event)
         for name, plan in drawn.items():
@@ -130,7 +132,7 @@ class Judges:
         first = self.clock.now_us()
         rows = [
             {
-                "feedback_id": f"{JUDGE}{name}:{version}",
+                "feedback_id": f"{JUDGE}{name}:{version}:{each['request_id']}",
                 "request_id": each["request_id"],
                 "endpoint": event.endpoint,
                 "feedback_date": now.date(),
@@ -143,7 +145,10 @@ class Judges:
             }
             for number, each in enumerate(found)
         ]
-        self.records.append("feedback", pa.Table.from_pylist(rows, schema=FEEDBACK), writer, 1)
+        table = pa.Table.from_pylist(rows, schema=FEEDBACK)
+        self.arriving("feedback", table)
+        self.records.append("feedback", table, writer, 1)
+        self.arriving("feedback", table)  # the window that they came in may have closed meanwhile
         with self.state.note() as note:
             note.emit(WindowJudged(endpoint=event.endpoint, start=event.start, end=event.end, at=now))
         return {"rows": len(rows)}

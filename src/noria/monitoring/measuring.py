@@ -8,7 +8,6 @@ of them are measured anew and put in the place of those before, so that doing it
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +27,10 @@ COLUMNS = (
 )  # fmt: skip
 """Of the `:table` row, measured from labels."""
 _BY_CLASS = ("precision", "recall", "f1_score", "roc_auc_score")
+MONITOR = "monitor:"
+"""What the name begins with under which the monitors write an endpoint's rows."""
 _TRIES = 5
+Group = tuple[str, str, str]
 LOG_TYPE, INPUT = "QUALITY", "INPUT"
 """`log_type` of what was measured, and of what was observed."""
 
@@ -51,18 +53,14 @@ class Quality:
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def measure(self, event: WindowClosed | WindowJudged, step: Steps) -> None:
-        """Measure a window that closed, or that more was said of; and longer windows that end with it."""
+        """Measure a window that closed, or that more was said of."""
         step("measure the quality", self._measure, event)
 
     def _measure(self, event: WindowClosed | WindowJudged) -> Mapping[str, Any]:
         endpoint = self.project.endpoints.get(event.endpoint)
         if endpoint is None:
             return {}
-        window = Window(event.start, event.end)
-        spans = [window]
-        if isinstance(event, WindowClosed):
-            spans += [longer for length in endpoint.monitors.granularities if (longer := _ended(window, length))]
-        return {"rows": sum(self._replace(event.endpoint, endpoint, span) for span in spans)}
+        return {"rows": self._replace(event.endpoint, endpoint, Window(event.start, event.end))}
 
     def _replace(self, name: str, endpoint: Endpoint, window: Window) -> int:
         """Measure a window and write it down; returns how many rows it has."""
@@ -71,14 +69,24 @@ class Quality:
         self._keep(name, window, result["calibrated"])
         measured = [row for row in result["rows"] if row["column_name"] != TABLE]
         of_table = {_group(row): row for row in result["rows"] if row["column_name"] == TABLE}
-        with self._writing:  # nobody else of this worker comes between the look and the replacement
-            now = self._rows(name, window)
+        with self._writing:
+            self._put(name, window, of_table, measured)
+        return len(result["rows"])
+
+    def _put(self, name: str, window: Window, of_table: Mapping[Group, Row], measured: Sequence[Row]) -> None:
+        """Write down what was measured. If the monitors wrote the window's rows between the look at them and their
+        replacement, both are done again."""
+        for _ in range(_TRIES):
+            seen = self.records.last_version("profile_metrics", f"{MONITOR}{name}")
+            now, new = self._rows(name, window), dict(of_table)
             start = _start(name, window, now)
-            tables = [_labelled(row, of_table.pop(_group(row), {})) for row in now if row["column_name"] == TABLE]
-            tables += [start | {"log_type": INPUT} | _place(row) | _labelled(row, row) for row in of_table.values()]
+            tables = [_labelled(row, new.pop(_group(row), {})) for row in now if row["column_name"] == TABLE]
+            tables += [start | {"log_type": INPUT} | _place(row) | _labelled(row, row) for row in new.values()]
             self._write(name, window, {"column_name": TABLE}, tables)
             self._write(name, window, {"log_type": LOG_TYPE}, [start | row | _place(row) for row in measured])
-        return len(result["rows"])
+            if self.records.last_version("profile_metrics", f"{MONITOR}{name}") == seen:
+                return
+        raise Conflict(f"The windows of {name} are computed all the time.", "The worker tries again.")
 
     def _arguments(self, name: str, endpoint: Endpoint, window: Window, before: Sequence[Row]) -> dict[str, Any]:
         slices: dict[str, list[str]] = {}
@@ -152,7 +160,7 @@ def _start(name: str, window: Window, rows: Sequence[Row]) -> Row:
     return place | {"monitor_version": max(versions, default=place["monitor_version"]), "log_type": LOG_TYPE}
 
 
-def _group(row: Row) -> tuple[str, str, str]:
+def _group(row: Row) -> Group:
     """What a row is of: model, slice and its value, empty for the whole."""
     return row["model_id"], row.get("slice_key") or "", row.get("slice_value") or ""
 
@@ -171,12 +179,6 @@ def _labelled(row: Row, measured: Row) -> Row:
         if by_class is not None:
             columns[name] = by_class | {"one_vs_all": list(dict(by_class["one_vs_all"]).items())}
     return row | columns
-
-
-def _ended(window: Window, length: timedelta) -> Window | None:
-    """The longer window that ends with this one."""
-    longer = Window.holding(window.start, length)
-    return longer if longer.end <= window.end else None
 
 
 def _tells_answers_apart(key: str) -> bool:

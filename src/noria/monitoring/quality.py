@@ -22,7 +22,8 @@ from noria.evaluation.classified import Measure, classified
 from noria.evaluation.profile import TABLE, Row, profile
 from noria.evaluation.references import bleu
 from noria.evaluation.states import ColumnState
-from noria.monitoring.judged import JUDGE, Answer
+from noria.monitoring.judged import Answer
+from noria.settings.monitors import JUDGE
 
 PREFIX = "quality."
 """What the column of a measure begins with."""

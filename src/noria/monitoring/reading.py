@@ -16,8 +16,8 @@ from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.evaluation.payloads import inputs, outputs
 from noria.evaluation.statements import statements
-from noria.monitoring.judged import JUDGE
 from noria.ports import RecordStore
+from noria.settings.monitors import JUDGE
 
 _ANSWERS = ["databricks_request_id", "route", "model_name", "model_version", "outcome", "response"]
 _RECORDS = [
@@ -71,21 +71,31 @@ def read_records(records: RecordStore, endpoint: str, since: datetime, until: da
 
 
 def read_judgements(
-    records: RecordStore, endpoint: str, since: datetime, until: datetime, model: str
+    records: RecordStore, endpoint: str, since: datetime, until: datetime, model: str, *, judge: str = ""
 ) -> list[Judgement]:
     """Feedback that came in a span of time on answers of one version, however old these are; the last word on each.
 
     A label is compared with the answer, if the request asked for a single one; a score counts as it is. What repeats
     an earlier feedback, of this or an earlier span of time, says nothing.
+
+    Args:
+        records: The tables.
+        endpoint: The endpoint.
+        since: From when, included.
+        until: Until when, excluded.
+        model: The version, `model/version`.
+        judge: Whose word counts, `judge:NAME`; empty for people's.
     """
-    said = {row["request_id"]: row for row in _said_anew(records, endpoint, since, until)}
+    said = {row["request_id"]: row for row in _said_anew(records, endpoint, since, until, judge)}
     answers = _answers(records, endpoint, _ids(said), model)
     scores = {name: _score(row, answers[name]) for name, row in said.items() if name in answers}
     return [Judgement(request_id=name, score=score) for name, score in scores.items() if score is not None]
 
 
-def _said_anew(records: RecordStore, endpoint: str, since: datetime, until: datetime) -> list[dict[str, Any]]:
-    """What people said in a span of time and had not said before, oldest first; judges are monitored on their own."""
+def _said_anew(
+    records: RecordStore, endpoint: str, since: datetime, until: datetime, judge: str
+) -> list[dict[str, Any]]:
+    """What people, or a judge, said in a span of time and had not said before, oldest first."""
     rows = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=since, until=until).to_pylist()
     if not rows:
         return []
@@ -95,8 +105,14 @@ def _said_anew(records: RecordStore, endpoint: str, since: datetime, until: date
     if asked < since:  # nobody judges an answer before it was asked for
         found = records.scan("feedback", columns=_FEEDBACK, endpoint=endpoint, since=asked, until=since)
         earlier = found.filter(pc.is_in(found["feedback_id"], pa.array(ids, pa.string()))).to_pylist()
-    by_people = [row for row in (*earlier, *rows) if not (row["source"] or "").startswith(JUDGE)]
-    return [row for row in statements(by_people) if row["feedback_time"] >= since]
+    mine = [row for row in (*earlier, *rows) if _judge_of(row) == judge]
+    return [row for row in statements(mine) if row["feedback_time"] >= since]
+
+
+def _judge_of(row: dict[str, Any]) -> str:
+    """The judge who said it; empty for people."""
+    source: str = row["source"] or ""
+    return source if source.startswith(JUDGE) else ""
 
 
 def _ids(names: Iterable[str | None]) -> list[str]:

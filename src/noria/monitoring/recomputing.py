@@ -31,6 +31,7 @@ from noria.monitoring.watches import settings_of
 from noria.monitoring.watching import Watched, watched
 from noria.ports import RecordStore, Where
 from noria.settings import Endpoint
+from noria.settings.monitors import JUDGE
 
 AT_A_TIME = 48
 """Windows whose kept states are in memory at once."""
@@ -147,14 +148,16 @@ class Recomputing:
         writer.replace("drift_metrics", drift_table(unwatched), [window], granularity=length)
 
     def _judged(self, watch: Watch, windows: Iterable[Window]) -> dict[Key, Kept]:
-        """What was said in each window of the champion's answers."""
+        """What people, and the judges that are watched, said in each window of the champion's answers."""
+        sources = {SCORE: "", **{name: name for name in settings_of(watch).watch if name.startswith(JUDGE)}}
         found = {}
         for window in windows:
-            said = read_judgements(self.records, watch.endpoint, window.start, window.end, watch.ref)
-            if said:
-                scores = pa.array([each.score for each in said], pa.float64())
-                state = ColumnState.of(SCORE, scores, SCORES.cells)
-                found[Key(window, watch.ref, "", "", SCORE)] = Kept(state, SCORES.digest)
+            for column, source in sources.items():
+                said = read_judgements(self.records, watch.endpoint, window.start, window.end, watch.ref, judge=source)
+                if said:
+                    scores = pa.array([each.score for each in said], pa.float64())
+                    state = ColumnState.of(column, scores, SCORES.cells)
+                    found[Key(window, watch.ref, "", "", column)] = Kept(state, SCORES.digest)
         return found
 
     def _fold(

@@ -14,7 +14,7 @@ from noria.evaluation.wording import risen
 from noria.monitoring.computing import EVERYONE
 from noria.monitoring.keeping import FAULT, SCORE, SCORES
 from noria.settings import MonitorName, Monitors
-from noria.settings.monitors import FAULTS, FEATURE, column_of
+from noria.settings.monitors import FAULTS, FEATURE, JUDGE, column_of
 
 MOST_MOVED = 3
 """Cells, classes or words that an alert names."""
@@ -66,6 +66,8 @@ def _watched(name: str, baseline: Baseline, monitors: Monitors) -> Watched | Non
     promised = monitors.floors.get(column, baseline.floors.get(column))
     if name == MonitorName.QUALITY:
         return None if promised is None else Watched(str(name), MonitorKind.QUALITY, SCORE, SCORES, promised)
+    if name.startswith(JUDGE):
+        return None if promised is None else Watched(str(name), MonitorKind.QUALITY, column, SCORES, promised)
     reference = baseline.references.get(column)
     if column in FAULTS:
         grid = reference or FAULT

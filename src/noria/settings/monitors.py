@@ -40,16 +40,20 @@ NUMBERS = frozenset(
 """Observed columns that are other numbers."""
 FEATURE = "feature."
 """What the name of a data frame's column begins with."""
+JUDGE = "judge:"
+"""What the name of what a judge says of answers begins with."""
 METADATA = "metadata."
 """What the name of a slice by a key of requests' metadata begins with."""
 
 
 def _watchable(name: str) -> str:
     known = {*MonitorName, *TEXTS, *CATEGORIES, *FAULTS, *NUMBERS}
-    if name not in known and not (name.startswith(FEATURE) and len(name) > len(FEATURE)):
+    named = any(name.startswith(start) and len(name) > len(start) for start in (FEATURE, JUDGE))
+    if name not in known and not named:
         raise PydanticCustomError(
             "watch",
-            "{name} can't be watched: write text, length, prediction, quality, feature.NAME or one of {known}",
+            "{name} can't be watched: write text, length, prediction, quality, judge:NAME, feature.NAME or one of "
+            "{known}",
             {"name": name, "known": ", ".join(sorted(known - set(MonitorName)))},
         )
     return name
@@ -98,7 +102,7 @@ class Monitors(Strict):
     alpha: float = Field(0.05, gt=0, lt=1, description="Probability of ever raising a false alarm on this endpoint.")
     watch: tuple[Watchable, ...] = Field(
         tuple(MonitorName),
-        description="What may alarm: text, length, prediction, quality, or any observed column "
+        description="What may alarm: text, length, prediction, quality, judge:NAME, or any observed column "
         "(execution_duration_ms, error, output_refusal, feature.NAME, …).",
     )
     slices: tuple[Sliceable, ...] = Field(
@@ -119,8 +123,8 @@ class Monitors(Strict):
     )
     floors: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict,
-        description="Promised averages: quality at least that, columns where less is better (error, refusal, "
-        "output_toxicity, …) at most that. Default is what the baseline shows, with its uncertainty.",
+        description="Promised averages: quality and judge:NAME at least that, columns where less is better (error, "
+        "refusal, output_toxicity, …) at most that. Default is what the baseline shows, with its uncertainty.",
     )
 
     @field_validator("watch", "slices", "granularities")
@@ -137,11 +141,16 @@ class Monitors(Strict):
                 raise PydanticCustomError("granularities", "write whole multiples of window, such as [1d, 30d]")
         promised = {MonitorName.QUALITY.value, *FAULTS}
         for name in self.floors:
-            if name not in promised:
+            if name not in promised and not name.startswith(JUDGE):
                 raise PydanticCustomError(
                     "floors",
-                    "{name} has no floor: write quality or one of {known}",
+                    "{name} has no floor: write quality, judge:NAME or one of {known}",
                     {"name": name, "known": ", ".join(sorted(FAULTS))},
+                )
+        for name in self.watch:
+            if name.startswith(JUDGE) and name not in self.floors:
+                raise PydanticCustomError(
+                    "floors", "{name} is watched against a promise: write floors: {{{name}: 0.8}}", {"name": name}
                 )
         columns = [column_of(name) for name in self.watch]
         if len(set(columns)) != len(columns):

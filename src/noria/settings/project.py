@@ -14,7 +14,7 @@ from noria.settings.judges import Judge
 from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
-from noria.settings.monitors import Monitors
+from noria.settings.monitors import JUDGE, Monitors
 from noria.settings.traffic import Limits, Routing, Server, Upstream, UpstreamKind
 
 
@@ -133,6 +133,11 @@ class Project(Strict):
                 raise PydanticCustomError("upstream", "endpoints.{name}.deployment: name one of the upstreams", at)
             if (problem := _mismatch(endpoint, self.upstreams)) is not None:
                 raise PydanticCustomError("wire", "endpoints.{name}." + problem, at)
+            for watched in endpoint.monitors.watch:
+                if watched.startswith(JUDGE) and watched.removeprefix(JUDGE) not in endpoint.judges:
+                    raise PydanticCustomError(
+                        "watch", "endpoints.{name}.monitors.watch: {judge} is no judge of it", {**at, "judge": watched}
+                    )
             for judge in endpoint.judges.values():
                 _can_judge(judge, self.endpoints, self.upstreams)
             if any(other not in self.endpoints or other == name for other in endpoint.routing.fallbacks):
