@@ -21,7 +21,7 @@ MARKS = (
     Mark("window_cost_ratio_1000_vs_10", "≤", 1.5, "a new window's cost after 1,000 windows by that after 10"),
     Mark("speedup_vs_nannyml_cbpe_1m", "≥", 5, "× NannyML's CBPE: five measures of 1M answers in 20 chunks"),
 )  # fmt: skip
-PARTS = ("evidently", "nannyml", "memory")
+PARTS = ("evidently", "nannyml", "memory", "history")
 ROUNDS = {True: 2, False: 5}
 Part = Callable[[Path], peers.Found]
 
@@ -56,6 +56,7 @@ def _parts(options: argparse.Namespace) -> dict[str, Part]:
         "evidently": lambda folder: peers.evidently(folder, rounds, with_peers),
         "nannyml": lambda folder: peers.nannyml(folder, rounds + 1, with_peers),
         "memory": growth.memory,
+        "history": lambda folder: growth.history(folder, options.quick, options.pictures),
     }
     return {name: every[name] for name in options.only or every}
 
@@ -67,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under 4 minutes, once the peers are installed")
     parser.add_argument("--only", action="append", choices=PARTS, help="may be said again")
     parser.add_argument("--without-peers", action="store_true", help="leave Evidently and NannyML out")
+    parser.add_argument("--pictures", type=Path, help="folder to draw the curve of a new window's cost into")
     parser.add_argument("--work", type=Path, help="folder for what is made")
     return parser.parse_args()
 

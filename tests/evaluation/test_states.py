@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from noria.domain.errors import InvalidData, StorageCorrupted
 from noria.evaluation.cells import Categories, NumericBins, ScoreGrid
+from noria.evaluation.sequential import log_e_two_sample
 from noria.evaluation.sketches import distinct, frequent, quantiles
 from noria.evaluation.states import ColumnState, merged
 
@@ -153,6 +154,9 @@ def test_numbers_split_in_any_way_merge_to_the_same_counts(values, cuts, order):
     parts = [ColumnState.of("n", pa.array(part, pa.float64()), BINS) for part in split(values, cuts, order)]
     both = merged(parts)
     same(whole, both)
+    reference = np.full(BINS.size, 7)
+    evidence = [log_e_two_sample(state.cells, reference, ordered=BINS.ordered) for state in (whole, both)]
+    assert evidence[0] == evidence[1]
     scale = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=1)
     assert both.mean == pytest.approx(whole.mean, rel=1e-9, abs=1e-9 * scale)
     if scale < 1e150:  # else squares are beyond what a double holds

@@ -117,11 +117,6 @@ def drift(now: ArrayLike, before: ArrayLike, cells: Cells | None = None) -> Drif
     return _in_order(found, new, old, cells.values) if isinstance(cells, ScoreGrid) else found
 
 
-def drift_of_numbers(now: ArrayLike, before: ArrayLike, bins: NumericBins) -> Drift:
-    """`drift` in bins of numbers."""
-    return drift(now, before, bins)
-
-
 def _in_order(found: Drift, new: Floats, old: Floats, centres: Floats) -> Drift:
     if not new.sum() or not old.sum():
         return found

@@ -6,9 +6,9 @@
 | distinct values | exact up to 500, then HyperLogLog with 4,096 registers | 1.6% (standard error) |
 | frequent values | Misra-Gries, exact up to 256 values | at most rows / 257 too few; more for long texts |
 
-Distinct and frequent values are not taken from `datasketches`: its sketches take one value at a time, which costs more
-than everything else together, and its estimates depend on the order. These are equal for any partition of the values
-(distinct) and as long as they are exact (frequent).
+Distinct and frequent values are not taken from `datasketches`: its sketches take one value at a time, and what they
+estimate depends on the order. These are equal for any partition of the values (distinct) and as long as they are exact
+(frequent); docs/decisions/0020 has the numbers.
 """
 
 import hashlib
