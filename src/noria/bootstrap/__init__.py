@@ -38,6 +38,7 @@ from noria.bootstrap.project import (
     settings,
     state,
 )
+from noria.bootstrap.reporting import reporter
 from noria.bootstrap.worker_process import Loop, loop
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "records",
     "redactor_socket",
     "registry",
+    "reporter",
     "resolver",
     "settings",
     "spending",

@@ -3,14 +3,14 @@
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.cli.shared import AsJson, Root, err, known, opened, out, print_json, print_table, shown
+from noria.cli.shared import AsJson, Root, err, known, moment_of, opened, out, print_json, print_table, shown
 from noria.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -149,30 +149,10 @@ def _where(table: Exported, endpoint: str, since: str, until: str) -> str:
     parts = [f"endpoint = '{endpoint}'"] if endpoint else []
     for said, sign in ((since, ">="), (until, "<")):
         if said:
-            moment = _moment(said).astimezone(UTC)
+            moment = moment_of(said).astimezone(UTC)
             parts.append(f"{time_column} {sign} TIMESTAMP '{moment:%Y-%m-%dT%H:%M:%S.%fZ}'")
             parts.append(f"{day} {sign.rstrip('=')}= DATE '{moment:%Y-%m-%d}'")
     return f" WHERE {' AND '.join(parts)}" if parts else ""
-
-
-def _moment(said: str) -> datetime:
-    """A time as a person writes it, on this machine's clock where no zone is said.
-
-    Raises:
-        InvalidRequest: It is none.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    from noria.settings import Duration
-
-    try:
-        return datetime.fromisoformat(said).astimezone(UTC)
-    except ValueError:
-        pass
-    try:
-        return datetime.now(UTC) - TypeAdapter(Duration).validate_python(said)
-    except (ValidationError, OverflowError):
-        raise InvalidRequest(f"{said!r} is no time.", "Write 2026-01-31, 2026-01-31T12:00, or 2h or 7d ago.") from None
 
 
 def _with_bar(pieces: Iterable["pa.Table"], total: int) -> Iterator["pa.Table"]:

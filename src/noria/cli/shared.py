@@ -4,7 +4,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,6 +108,26 @@ def duration(text: str, option: str) -> timedelta:
     except ValidationError:
         raise InvalidRequest(f"{text[:32]!r} is no duration.", f"Write for example {option} 12h or 30d.") from None
     return read
+
+
+def moment_of(said: str) -> datetime:
+    """A time as a person writes it, on this machine's clock where no zone is said.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from noria.settings import Duration
+
+    try:
+        return datetime.fromisoformat(said).astimezone(UTC)
+    except ValueError:
+        pass
+    try:
+        return datetime.now(UTC) - TypeAdapter(Duration).validate_python(said)
+    except (ValidationError, OverflowError):
+        raise InvalidRequest(f"{said!r} is no time.", "Write 2026-01-31, 2026-01-31T12:00, or 2h or 7d ago.") from None
 
 
 def out(line: str = "") -> None:

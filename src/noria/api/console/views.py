@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from noria.api.console import charts, words
+from noria.api.console import words
 from noria.api.console.history import History, ReadDrift
 from noria.api.console.wheel import stations
 from noria.api.problems import NotFound, explain
@@ -24,6 +24,7 @@ from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.domain.run import Run
 from noria.governance.audit import AuditReport, verify
+from noria.monitoring import charts
 from noria.ports import Clock, StateStore
 from noria.settings import Project
 

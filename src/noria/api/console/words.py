@@ -1,13 +1,13 @@
 """How numbers, times and names are written on a page: the templates' filters."""
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+from noria.monitoring.words import number, odds, percent, points
+
 _ORIGINS = ("baseline", "production", "all")
 """Where held-out rows come from, as the quality gate's numbers name it."""
 _LABELS = {
@@ -25,43 +25,7 @@ _LABELS = {
     "numeric_drift": "number",
 }
 Numbers = Mapping[str, float | None]
-
-
-def number(value: float | int | None) -> str:
-    """A number for a table: whole ones with separators, others with about three digits that matter."""
-    if value is None:
-        return "–"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) < 0.001:
-        return f"{value:.1e}"
-    return f"{value:.2f}" if 1 <= abs(value) < 10 else (f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}")
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share between 0 and 1, in per cent."""
-    return "–" if share is None else f"{share * 100:.{digits}f} %"
-
-
-def points(change: float | None) -> str:
-    """A difference of two shares, in percentage points with its sign."""
-    return "–" if change is None else f"{change * 100:+.1f}".replace("-", "−")
-
-
-def odds(log_e: float | None) -> str:
-    """Evidence E given as its natural logarithm: how many to one it speaks for a change."""
-    if log_e is None:
-        return "–"
-    power = log_e / math.log(10)
-    if power >= 6:
-        digits, exponent = 10 ** (power % 1), int(power // 1)
-        return f"{digits:.1f} × 10{str(exponent).translate(_SUPERSCRIPT)}"
-    value = math.exp(log_e)
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.2g}" if value >= 0.01 else "< 0.01"
+__all__ = ["FILTERS", "by_origin", "grouped", "label", "link", "number", "odds", "percent", "points", "seconds", "when"]
 
 
 def seconds(value: float | None) -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from fakes.story import THRESHOLD, before, drift_rows
-from noria.api.console import charts
+from noria.monitoring import charts
 
 
 def points(spec: dict) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Charts of the drift table, as Vega-Lite specifications and as SVG drawn on the server: no script on the page.
+"""Charts of what monitors saw, as Vega-Lite specifications and as SVG that is drawn beforehand: no script on the page.
 
 Colours are the page's own CSS variables, so that a chart follows light and dark. Each chart is drawn twice, for wide
 and for narrow screens, because scaled text can't be read on a phone.
@@ -21,7 +21,7 @@ DOTTED = 16
 MOST = 400
 """Windows that are drawn: the newest."""
 _COLOURS = {"text": "var(--c1)", "length": "var(--c2)", "prediction": "var(--c3)", "quality": "var(--c4)"}
-_OTHER = "var(--c5)"
+_OTHERS = ("var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)")
 _LN10 = math.log(10)
 
 Spec = dict[str, Any]
@@ -52,7 +52,7 @@ def evidence(rows: Rows) -> Spec | None:
     )
     axis = {"values": _powers(top), "labelExpr": label, "title": None, "grid": True}
     scale = {"domain": [FLOOR, top], "nice": False}
-    alarm = _line("var(--alarm)", line, f"alarm at {10**line:,.0f} : 1")
+    alarm = line_at("var(--alarm)", line, f"alarm at {10**line:,.0f} : 1")
     return _lines(points, {"axis": axis, "scale": scale}, alarm, height=250)
 
 
@@ -77,7 +77,7 @@ def accuracy(rows: Rows) -> Spec | None:
         return None
     points = [_point(r, r["mean"]) for r in judged]
     floors = [r["mean"] - r["avg_delta"] for r in judged if r.get("avg_delta") is not None][-1:]
-    layers = _line("var(--muted)", floors[0], f"promised: {floors[0]:.0%}") if floors else []
+    layers = line_at("var(--muted)", floors[0], f"promised: {floors[0]:.0%}") if floors else []
     low = min(0.5, *floors, *(p["value"] for p in points))
     axis = {"format": "%", "tickCount": 5, "title": None, "grid": True}
     return _lines(points, {"axis": axis, "scale": {"domain": [max(0, low - 0.05), 1]}}, layers, height=170)
@@ -104,7 +104,7 @@ def _svg(spec: str, width: int) -> Markup:
     return Markup(vl_convert.vegalite_to_svg(sized, allowed_base_urls=[]))  # noqa: S704 - Vega escapes all text
 
 
-def _line(colour: str, at: float, words: str) -> list[Spec]:
+def line_at(colour: str, at: float, words: str) -> list[Spec]:
     """A dashed line across the chart with words above its beginning."""
     y = {"y": {"datum": at, "type": "quantitative"}}
     text = {"type": "text", "align": "left", "dx": 4, "dy": -9, "fontWeight": 600, "color": colour, "text": words}
@@ -135,9 +135,8 @@ def _lines(every: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int
     shown = set(sorted({p["at"] for p in every})[-MOST:])
     points = [p for p in every if p["at"] in shown]
     names = sorted({p["monitor"] for p in points}, key=lambda n: (list(_COLOURS).index(n) if n in _COLOURS else 9, n))
-    colours = [_COLOURS.get(n, _OTHER) for n in names]
-    x = {"field": "at", "type": "temporal", "scale": {"type": "utc"},
-         "axis": {"title": None, "format": _clock(points), "tickCount": 5, "labelOverlap": "greedy"}}  # fmt: skip
+    others = [n for n in names if n not in _COLOURS]
+    colours = [_COLOURS.get(n) or _OTHERS[others.index(n) % len(_OTHERS)] for n in names]
     legend = {"orient": "top", "title": None, "symbolType": "stroke"} if len(names) > 1 else None
     scale = {"domain": names, "range": colours}
     colour = {"field": "monitor", "type": "nominal", "scale": scale, "legend": legend}
@@ -145,23 +144,45 @@ def _lines(every: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int
     dots = {"size": 14, "filled": True} if len({p["at"] for p in points}) <= DOTTED else False
     marks: Spec = {
         "mark": {"type": "line", "strokeWidth": 2, "point": dots},
-        "encoding": {"x": x, "y": value, "color": colour, "detail": {"field": "version", "type": "nominal"}},
+        "encoding": {
+            "x": time_axis(p["at"] for p in points),
+            "y": value,
+            "color": colour,
+            "detail": {"field": "version", "type": "nominal"},
+        },
     }
+    return frame(points, [*layers, marks], height)
+
+
+def frame(points: Sequence[Mapping[str, Any]], layers: Sequence[Spec], height: int) -> Spec:
+    """A chart of layers over the same points, in the look of all charts; without a width.
+
+    Args:
+        points: What is drawn.
+        layers: Marks with their encodings.
+        height: Of the plot area, in CSS pixels.
+    """
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"values": points},
+        "data": {"values": list(points)},
         "height": height,
         "background": None,
         "padding": 2,
         "config": _CONFIG,
-        "layer": [*layers, marks],
+        "layer": list(layers),
     }
 
 
-def _clock(points: list[dict[str, Any]]) -> str:
+def time_axis(moments: Iterable[int], field: str = "at") -> Spec:
+    """The encoding of moments, milliseconds since the epoch, from left to right in UTC."""
+    axis = {"title": None, "format": _clock(list(moments)), "tickCount": 5, "labelOverlap": "greedy"}
+    return {"field": field, "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
+
+
+def _clock(moments: Sequence[int]) -> str:
     """How moments are written on the axis: with the day where the chart spans more than one."""
-    span_h = (max(p["at"] for p in points) - min(p["at"] for p in points)) / 3_600_000
-    return "%H:%M:%S" if span_h < 0.1 else ("%H:%M" if span_h < 24 else "%-d %b %H:%M")
+    span_h = (max(moments) - min(moments)) / 3_600_000
+    return "%H:%M:%S" if span_h < 0.1 else ("%H:%M" if span_h < 24 else ("%-d %b %H:%M" if span_h < 120 else "%-d %b"))
 
 
 _FONT = "system-ui, sans-serif"
@@ -172,6 +193,7 @@ _CONFIG: Spec = {
     "axis": {"labelColor": "var(--muted)", "labelFontSize": 12, "gridColor": "var(--line)", "domain": False,
              "ticks": False, "labelPadding": 8},
     "axisX": {"grid": False},
-    "legend": {"labelColor": "var(--ink)", "labelFontSize": 12.5, "symbolStrokeWidth": 3, "offset": 8},
+    "legend": {"labelColor": "var(--ink)", "labelFontSize": 12.5, "symbolStrokeWidth": 3, "offset": 8,
+               "columnPadding": 22},
     "text": {"fontSize": 12},
 }  # fmt: skip
