@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.evaluation.cells import Categories, NumericBins
+from noria.evaluation.cells import Categories, NumericBins, apart
 from noria.evaluation.sequential import log_e_two_sample
 from noria.evaluation.topics import TextCells
 
@@ -81,6 +81,23 @@ def test_only_the_most_frequent_of_very_many_values_are_known():
     cells = Categories.fit([str(i % 5000) for i in range(6000)], most=50)
     assert len(cells.names) == 51
     assert cells.count([str(i) for i in range(100_000)]).sum() == 100_000
+
+
+def test_values_that_come_often_choose_their_cells_and_are_counted_all():
+    assert apart(["a", "b"] * 5) == (["a", "b"] * 5, ["a", "b"] * 5)
+    _, counts = Categories.learnt(["a", "b"] * 5)
+    assert counts.tolist() == [5, 5, 0]
+
+
+def test_of_values_that_come_once_some_choose_and_others_are_counted():
+    values = [str(i) for i in range(300)]
+    chosen, counted = apart(values)
+    assert (len(chosen), len(counted)) == (60, 240)
+    assert not set(chosen) & set(counted)
+    assert apart([]) == ([], [])
+    assert apart(["a"]) == (["a"], [])
+    _, counts = Categories.learnt(values)
+    assert counts.sum() == counts[-1] == 240
 
 
 # --- texts

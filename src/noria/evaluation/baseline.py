@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from noria.domain.errors import StorageCorrupted
 from noria.evaluation.arrays import is_column, readable
-from noria.evaluation.cells import Categories, Cells, Ints, NumericBins, ScoreGrid
+from noria.evaluation.cells import Categories, Cells, Ints, NumericBins, ScoreGrid, apart
 from noria.evaluation.faults import FaultGrid
 from noria.evaluation.quality import wilson
 from noria.evaluation.states import ColumnState
@@ -130,8 +130,8 @@ class Baseline:
             "input_length": Reference.of("input_length", length, pa.array(lengths(count_texts), pa.float64())),
         }
         if predictions is not None:
-            classes = Categories.fit(predictions)
-            references["prediction"] = Reference.of("prediction", classes, _texts(predictions))
+            chosen, counted = apart(predictions)
+            references["prediction"] = Reference.of("prediction", Categories.fit(chosen), _texts(counted))
         right = [] if correct is None else list(correct)
         floors = {MonitorName.QUALITY.value: wilson(sum(right), len(right), FLOOR_CONFIDENCE).low} if right else {}
         return cls(references=references, floors=floors, rows=len(count_texts))
