@@ -32,6 +32,10 @@ EXACT = (
     "characters",
 )
 
+BAD_UTF8 = pa.Array.from_buffers(
+    pa.string(), 2, [None, pa.array([0, 1, 3], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xc3\x28")]
+)
+
 numbers = st.lists(st.none() | st.floats() | st.integers(-5, 200).map(float), max_size=60)
 words = st.lists(
     st.none() | st.sampled_from(["a", "b", "你好", "مرحبا", "नमस्ते", "😀", ""]) | st.text(max_size=4), max_size=60
@@ -93,6 +97,15 @@ def test_texts_are_measured_in_characters_whatever_the_script():
         (pa.array([{"a": "\x00"}]), "string", 0),
         (pa.array(["a"], pa.string_view()), "string", 0),
         (pa.nulls(3), "void", 0),
+        (pa.array([(1, 2, 3), None], pa.month_day_nano_interval()), "string", 0),
+        (pa.array([b"\xff\x00", None], pa.binary(2)), "string", 0),
+        (pa.array([b"ab", None], pa.binary_view()), "string", 0),
+        (pa.array([bytes(range(240, 256)), None], pa.uuid()), "string", 0),
+        (pa.RunEndEncodedArray.from_arrays(pa.array([2, 4], pa.int32()), pa.array([1.5, 2.5])), "double", 2),
+        (pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]), "string", 0),
+        (pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())), "string", 0),
+        (pa.array([90, None], pa.duration("s")), "double", 90),
+        (BAD_UTF8, "string", 0),
         (pa.chunked_array([pa.array([1.0]), pa.array([2.0, None])]), "double", 1.5),
         (pa.chunked_array([], pa.string()), "string", 0),
     ],

@@ -23,6 +23,7 @@ NUMBER, BOOLEAN, DATE, TIMESTAMP, STRING, VOID = "double", "boolean", "date", "t
 NUMERIC = frozenset({NUMBER, BOOLEAN, DATE, TIMESTAMP})
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY = 86_400.0
+_TEXT = pa.large_string()
 
 
 def is_column(values: object) -> bool:
@@ -37,9 +38,11 @@ def plain(values: Column) -> Column:
         return plain(values.cast(kind.storage_type))
     if pa.types.is_dictionary(kind):
         return plain(pc.cast(values, kind.value_type))
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pc.run_end_decode(values))
     if pa.types.is_string(kind) or pa.types.is_string_view(kind):
-        return pc.cast(values, pa.large_string())
-    return values
+        return pc.cast(values, _TEXT)
+    return pc.cast(values, pa.large_binary()) if _is_binary(kind) else values
 
 
 def data_type(kind: pa.DataType) -> str:
@@ -73,11 +76,20 @@ def floats(values: Column) -> Floats:
 def texts(values: Column) -> Column:
     """Values as texts, in a column of `large_string`."""
     column = plain(values)
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return pa.array([None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()], _TEXT)
-    if pa.types.is_nested(column.type):
+    if column.type == _TEXT:
+        return column
+    if pa.types.is_large_binary(column.type):
+        return decoded(column)
+    try:
+        return pc.cast(column, _TEXT)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # nested values, and the rarer of the other types
         return pa.array([None if v is None else readable(str(v)) for v in column.to_pylist()], _TEXT)
-    return column if column.type == _TEXT else pc.cast(column, _TEXT)
+
+
+def decoded(values: Column) -> pa.Array:
+    """Bytes, or texts that are no UTF-8, as texts with a sign in place of what can't be read."""
+    raw = pc.cast(values, pa.large_binary()).to_pylist()
+    return pa.array([None if v is None else v.decode("utf-8", "replace") for v in raw], _TEXT)
 
 
 def text(value: Any) -> str:
@@ -99,7 +111,8 @@ def listed(values: Iterable[Any]) -> list[Any]:
     return list(values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values)
 
 
-_TEXT = pa.large_string()
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -30,6 +30,7 @@ from noria.evaluation.arrays import (
     Floats,
     Ints,
     data_type,
+    decoded,
     floats,
     plain,
     texts,
@@ -116,7 +117,7 @@ class ColumnState:
         elif kind in NUMERIC:
             counted = _of_numbers(floats(known), kind, facts)
         else:
-            counted = _of_texts(texts(known), facts)
+            counted = _of_texts(_valid(texts(known)), facts)
         if cells is not None:
             facts["cells"] = _in_cells(cells, *counted)
         return cls(name=name, **facts)
@@ -210,6 +211,15 @@ def _of_numbers(found: Floats, kind: str, facts: dict[str, Any]) -> _Counted:
     else:
         facts["kll"] = quantile_sketch(rising)
     return different, times
+
+
+def _valid(known: Column) -> Column:
+    """Texts that are UTF-8: files of others may hold what isn't."""
+    try:
+        known.validate(full=True)
+    except pa.ArrowInvalid:
+        return decoded(known)
+    return known
 
 
 def _of_texts(known: Column, facts: dict[str, Any]) -> _Counted:
