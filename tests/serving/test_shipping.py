@@ -522,3 +522,27 @@ def test_nobody_hears_of_requests_that_could_not_be_written(spool, store, clock,
     assert heard == []
     Shipper(lambda: [spool], store, clock, GRACE, heard.extend).turn()
     assert [number for number, _, _ in heard] == [2]
+
+
+def test_who_keeps_sums_of_a_table_hears_of_rows_before_they_are_in_it(spool, store, clock):
+    heard = []
+
+    def arriving(table, rows):
+        heard.append((table, rows["sequence"].to_pylist(), store.scan(table).num_rows))
+
+    spool.add(intent(1), outcome(1), feedback(1))
+    Shipper(lambda: [spool], store, clock, GRACE, arriving=arriving).turn()
+    assert heard == [("feedback", [3], 0), ("inference", [2], 0)]
+
+
+def test_rows_of_which_nobody_could_be_told_are_not_written(spool, store, clock):
+    def arriving(table, rows):
+        raise StorageCorrupted("The state can't be read.", "Restore it.")
+
+    spool.add(intent(1), outcome(1))
+    shipper = Shipper(lambda: [spool], store, clock, GRACE, arriving=arriving)
+    shipper.turn()
+    assert shipper.problems
+    assert numbers(store) == []
+    Shipper(lambda: [spool], store, clock, GRACE).turn()
+    assert numbers(store) == [2]

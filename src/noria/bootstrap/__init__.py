@@ -5,6 +5,7 @@ and an API process stays small.
 """
 
 from noria.bootstrap.api_process import Api, api
+from noria.bootstrap.backfilling import backfill
 from noria.bootstrap.parts import (
     additions,
     cards,
@@ -49,6 +50,7 @@ __all__ = [
     "additions",
     "api",
     "apply",
+    "backfill",
     "cards",
     "clock",
     "counting",

@@ -6,6 +6,7 @@ it; or from a span of the past. Once made, a baseline stays: what comes later is
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from noria.evaluation.arrays import STRING, Floats, data_type, floats
 from noria.evaluation.baseline import FILE, FLOOR_CONFIDENCE, Baseline, Reference
 from noria.evaluation.cells import Categories, NumericBins
 from noria.evaluation.faults import FaultGrid
-from noria.evaluation.observations import observe
+from noria.evaluation.observations import Scorer, observe
 from noria.evaluation.quality import wilson
 from noria.evaluation.topics import TextCells
 from noria.monitoring.computing import COLUMNS, WORDS
@@ -92,7 +93,12 @@ def file_of(monitors: Monitors | None) -> str:
 
 
 def from_traffic(
-    records: RecordStore, watch: Watch, endpoint: Endpoint, monitors: Monitors, columns: list[str] | None
+    records: RecordStore,
+    watch: Watch,
+    endpoint: Endpoint,
+    monitors: Monitors,
+    columns: list[str] | None,
+    scorers: Mapping[str, Scorer] | None = None,
 ) -> Baseline | None:
     """A baseline from what a version answered; None until there are enough records.
 
@@ -105,13 +111,14 @@ def from_traffic(
         endpoint: Its endpoint's settings.
         monitors: Those of its monitors, which say which records and how many.
         columns: Observed columns that are wanted.
+        scorers: What measures texts besides, or instead of, the measures of that name.
     """
     rows = _records(records, watch, monitors)
     if rows is None:
         return None
     newest = pc.max(rows["request_time"]).as_py()
     since = monitors.baseline.until if isinstance(monitors.baseline, Span) else newest + _MOMENT
-    found = observe(rows, endpoint.task, columns)
+    found = observe(rows, endpoint.task, columns, scorers=scorers)
     references: dict[str, Reference[Any]] = {}
     floors: dict[str, float] = {}
     everyone = np.arange(found.records.num_rows)

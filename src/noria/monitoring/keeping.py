@@ -52,15 +52,15 @@ def keep(states: Mapping[Key, ColumnState], baseline: Baseline | None) -> dict[K
 def together(kept: Mapping[Key, Kept]) -> dict[Key, Kept]:
     """The states of each model with those of all of them beside them."""
     parts: dict[Key, list[Kept]] = {}
-    for key, each in kept.items():
+    for key, each in sorted(kept.items(), key=lambda pair: pair[0]):
         parts.setdefault(key._replace(model=EVERYONE), []).append(each)
     return {**kept, **{key: summed(found) for key, found in parts.items()}}
 
 
 def in_window(kept: Mapping[Key, Kept], window: Window) -> dict[Key, Kept]:
-    """The states of several windows added up to those of one that spans them."""
+    """The states of several windows added up, oldest first, to those of one that spans them."""
     parts: dict[Key, list[Kept]] = {}
-    for key, each in kept.items():
+    for key, each in sorted(kept.items(), key=lambda pair: pair[0]):
         parts.setdefault(key._replace(window=window), []).append(each)
     return {key: summed(found) for key, found in parts.items()}
 

@@ -21,7 +21,7 @@ from noria.monitoring import watches
 from noria.monitoring.baselines import Baselines, from_traffic
 from noria.monitoring.computing import COLUMNS, EVERYONE
 from noria.monitoring.counting import Counting, Scorers, no_scorers, wanted
-from noria.monitoring.recomputing import Done, Raced, Recomputing
+from noria.monitoring.recomputing import Done, Raced, Recomputing, Told
 from noria.monitoring.watching import Seen, Watched, asked_by, watched
 from noria.monitoring.windows import CATCH_UP, due, holding_windows
 from noria.ports import ComputeEngine, RecordStore, StateStore, Steps
@@ -104,6 +104,8 @@ class Monitors:
     def _window(self, endpoint: Endpoint, route: Route, event: WindowClosed) -> Mapping[str, Any]:
         name, window = event.endpoint, Window(event.start, event.end)
         watch, every = watches.current(self.state, name, route.champion, endpoint.monitors, window.start)
+        if window.start < watch.since:  # one of the past, closed again
+            watch = watches.at(every, window.start) or every[-1]
         windows = [*self._missed(watch, every, window), window]
         done = self.recompute(endpoint, watch, windows, newest=watch is every[0])
         self._learn(endpoint, watch)
@@ -117,7 +119,7 @@ class Monitors:
         return {}
 
     def recompute(
-        self, endpoint: Endpoint, watch: Watch, windows: Sequence[Window], *, newest: bool, told: Any = None
+        self, endpoint: Endpoint, watch: Watch, windows: Sequence[Window], *, newest: bool, told: Told = lambda _: None
     ) -> Done:
         """Compute windows of a watch, keep what came of it, and tell the loop of alarms; an alarm that was told is not
         told again.
@@ -127,15 +129,17 @@ class Monitors:
             watch: The watch that they belong to.
             windows: In order.
             newest: Whether it is the watch of today: what an earlier one would have alarmed of is no longer served.
-            told: Is told how far the scan of the records is.
+            told: Is told how many of the windows are computed.
         """
+        watch = self.state.get(Watch, watch.id) or watch
         found = self.state.find(MonitorState, endpoint=watch.endpoint) if newest else []
         states = {state.monitor: state for state in found if _of(state, watch)}
         folded_on = replace(watch, counted_until=max(watch.counted_until, windows[-1].end))
-        more = {"told": told} if told is not None else {}
-        done = self.recomputing.windows(endpoint, watch, windows, states, **more)
+        done = self.recomputing.windows(endpoint, watch, windows, states, told)
         after = replace(folded_on, held=done.held or watch.held) if windows[-1].end > watch.counted_until else folded_on
         with self.state.note() as note:
+            if note.get(Watch, watch.id) != watch:
+                raise Raced(f"Somebody else computed windows of {watch.endpoint}.", "Try again in a while.")
             note.put(after)
             for each in done.folded if newest else ():
                 known = note.get(MonitorState, each.last.id)
@@ -164,7 +168,7 @@ class Monitors:
         if known is not None and known.complete:
             return
         columns = wanted(endpoint.task, settings)
-        found = from_traffic(self.records, watch, endpoint, settings, columns)
+        found = from_traffic(self.records, watch, endpoint, settings, columns, self.scorers(columns))
         if found is not None:
             self.baselines.keep(watch.model, watch.version, known.completed(found) if known else found, settings)
 

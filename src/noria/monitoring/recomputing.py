@@ -4,7 +4,7 @@ The one way in which rows of the monitoring tables come about: a window that has
 and a span of the past differ only in how many windows they are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import groupby
@@ -21,18 +21,25 @@ from noria.evaluation.sequential import log_threshold
 from noria.evaluation.states import ColumnState
 from noria.monitoring.baselines import Baselines
 from noria.monitoring.computing import TABLE, Key
-from noria.monitoring.counting import Counting, Told
+from noria.monitoring.counting import Counting
 from noria.monitoring.evidence import Folded, begin, fold
 from noria.monitoring.keeping import SCORE, SCORES, Kept, in_window, keep, newest_before, read, table_of, together
 from noria.monitoring.reading import read_judgements
 from noria.monitoring.rows import INPUT, granularity
-from noria.monitoring.tables import Groups, drift_rows, drift_table, grouped, profile_table
+from noria.monitoring.tables import Groups, drift_rows, drift_table, grouped, profile_rows_of
 from noria.monitoring.watches import settings_of
 from noria.monitoring.watching import Watched, watched
 from noria.ports import RecordStore, Where
 from noria.settings import Endpoint
 from noria.settings.monitors import JUDGE
+from noria.tables import PROFILE_METRICS
 
+Told = Callable[[int], None]
+"""Is told how many windows are done."""
+QUALITY = (
+    "accuracy_score", "precision", "recall", "f1_score", "roc_auc_score", "log_loss", "confusion_matrix",
+)  # fmt: skip
+"""Columns of `profile_metrics` that say how right answers were; they come later, with the labels."""
 AT_A_TIME = 48
 """Windows whose kept states are in memory at once."""
 _MOMENT = timedelta(microseconds=1)
@@ -94,7 +101,7 @@ class Recomputing:
             windows: In order.
             states: Monitor → its state, as far as it has been folded; where that is beyond the first of these windows,
                 it is folded anew from the beginning of the watch.
-            told: Is told how far the scan of the records is.
+            told: Is told how many of the windows are computed.
 
         Raises:
             Raced: Somebody else computed windows of the endpoint meanwhile.
@@ -105,20 +112,50 @@ class Recomputing:
             baseline = self.baselines.of(watch.model, watch.version, settings_of(watch))
         except StorageCorrupted as error:
             baseline, broken = None, error
+        rows, held, done = 0, None, 0
+        for some in _chunks(windows):
+            counts = self._count(writer, endpoint, watch, baseline, some)
+            rows += sum(counts.values())
+            held = max((window for window, number in counts.items() if number), default=held)
+            told(done := done + len(some))
+        if broken is not None:
+            raise broken
+        return Done(self._fold(writer, watch, baseline, windows, states), held, rows)
+
+    def _count(
+        self, writer: Writer, endpoint: Endpoint, watch: Watch, baseline: Baseline | None, windows: Sequence[Window]
+    ) -> Mapping[Window, int]:
+        """Compute windows from records and write what is kept of them and their profiles; window → its requests."""
         commit = self.records.snapshot("inference")
-        counted = self.counting.states(watch.endpoint, endpoint, settings_of(watch), windows, baseline, told)
+        counted = self.counting.states(watch.endpoint, endpoint, settings_of(watch), windows, baseline)
         kept = keep(counted, baseline) | self._judged(watch, windows)
         versions = dict.fromkeys(windows, watch.monitor_version)
         writer.replace("monitor_states", table_of(watch.endpoint, kept, versions), windows, summed=False)
         everyone = together(kept)
         for length, some in _by_length(windows):
-            rows = profile_table(watch, some, everyone, commit)
-            writer.replace("profile_metrics", rows, some, granularity=length, log_type=INPUT)
-        if broken is not None:
-            raise broken
-        folded = self._fold(writer, watch, baseline, windows, states)
-        held = [window for window in windows if any(k.window == window and k.column == TABLE for k in kept)]
-        return Done(folded, held[-1] if held else None, sum(s.count for k, s in counted.items() if _is_row(k)))
+            self._profile(writer, watch, some, everyone, commit, length)
+        found = dict.fromkeys(windows, 0)
+        for key, state in counted.items():
+            found[key.window] += state.count if _is_row(key) else 0
+        return found
+
+    def _profile(
+        self,
+        writer: Writer,
+        watch: Watch,
+        windows: Sequence[Window],
+        kept: Mapping[Key, Kept],
+        commit: int,
+        length: str,
+    ) -> None:
+        """Write the profiles of windows of one length. What was measured of their answers' quality stays: it depends on
+        what people said, not on these states."""
+        since, until = windows[0].start, windows[-1].start + _MOMENT
+        before = self.records.scan("profile_metrics", endpoint=watch.endpoint, since=since, until=until).to_pylist()
+        measured = {_of_row(row): {name: row[name] for name in QUALITY} for row in before if _is_measured(row, length)}
+        rows = profile_rows_of(watch, windows, kept, commit)
+        table = pa.Table.from_pylist([row | measured.get(_of_row(row), {}) for row in rows], schema=PROFILE_METRICS)
+        writer.replace("profile_metrics", table, windows, granularity=length, log_type=INPUT)
 
     def sum_up(self, watch: Watch, window: Window) -> None:
         """Compute a longer window from what was kept of the shorter ones in it."""
@@ -129,8 +166,7 @@ class Recomputing:
         rows = table_of(watch.endpoint, kept, {window: watch.monitor_version}, of_windows=True)
         writer.replace("monitor_states", rows, [window], summed=True, granularity=length)
         everyone, commit = together(kept), self.records.snapshot("inference")
-        profile = profile_table(watch, [window], everyone, commit)
-        writer.replace("profile_metrics", profile, [window], granularity=length, log_type=INPUT)
+        self._profile(writer, watch, [window], everyone, commit, length)
         before = Window(window.start - (window.end - window.start), window.start)
         earlier = read(self.records, watch.endpoint, before.start, before.start + _MOMENT, of_windows=True)
         earlier = {key: each for key, each in earlier.items() if key.window == before}
@@ -175,7 +211,7 @@ class Recomputing:
         threshold = log_threshold(wanted.alpha, len(wanted.watch))
         known = {m.name: s for m in monitors if (s := states.get(m.name)) is not None and _goes_on(s, m, windows[0])}
         anew = any(m.name in states and m.name not in known for m in monitors) or (
-            not states and watch.since < windows[0].start
+            not states and (watch.since < windows[0].start or watch.counted_until > windows[-1].end)
         )
         now = {} if anew else known
         for monitor in monitors:
@@ -273,3 +309,13 @@ def _chunks(windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
 
 def _is_row(key: Key) -> bool:
     return key.column == TABLE and not key.slice_key
+
+
+def _of_row(row: Row) -> tuple[Any, ...]:
+    """What a row of the profile table is of."""
+    start, sliced = row["window"]["start"], (row["slice_key"] or "", row["slice_value"] or "")
+    return start, row["model_id"], *sliced, row["column_name"]
+
+
+def _is_measured(row: Row, length: str) -> bool:
+    return row["column_name"] == TABLE and row["granularity"] == length and any(row[n] is not None for n in QUALITY)

@@ -12,7 +12,7 @@ from noria.monitoring.computing import EVERYONE, Key
 from noria.monitoring.keeping import SCORE, Kept
 from noria.monitoring.rows import Place, as_struct, compared, evidence_columns, profile_rows, table_row
 from noria.monitoring.watching import Watched, asked_by
-from noria.tables import DRIFT_METRICS, PROFILE_METRICS
+from noria.tables import DRIFT_METRICS
 
 Groups = dict[tuple[str, str, str], dict[str, Kept]]
 """Model and slice → column → what was kept."""
@@ -27,7 +27,7 @@ def grouped(kept: Mapping[Key, Kept], window: Window) -> Groups:
     return dict(sorted(found.items()))
 
 
-def profile_table(watch: Watch, windows: Iterable[Window], kept: Mapping[Key, Kept], commit: int) -> pa.Table:
+def profile_rows_of(watch: Watch, windows: Iterable[Window], kept: Mapping[Key, Kept], commit: int) -> Iterator[Row]:
     """The `profile_metrics` rows of windows: of each model, of all of them (`*`), and of each slice of both.
 
     A window that holds nothing has one row that says so.
@@ -38,16 +38,14 @@ def profile_table(watch: Watch, windows: Iterable[Window], kept: Mapping[Key, Ke
         kept: Of them, with all models together.
         commit: Version of the inference table that the records were read from.
     """
-    rows: list[Row] = []
     for window in windows:
         groups = grouped(kept, window)
         if TABLE not in groups.get((EVERYONE, "", ""), {}):
-            rows += profile_rows(_place(watch, window, (EVERYONE, "", "")), [], commit)
+            yield from profile_rows(_place(watch, window, (EVERYONE, "", "")), [], commit)
         for group, columns in groups.items():
             if TABLE in columns:
                 states = [each.state for name, each in columns.items() if name != SCORE]
-                rows += profile_rows(_place(watch, window, group), states, commit)
-    return pa.Table.from_pylist(rows, schema=PROFILE_METRICS)
+                yield from profile_rows(_place(watch, window, group), states, commit)
 
 
 def drift_table(rows: Iterable[Row]) -> pa.Table:

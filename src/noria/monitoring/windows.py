@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from noria.domain.events import WindowClosed
 from noria.domain.monitor import LateRecords, Window, WindowCursor
 from noria.ports import Clock, RecordStore, StateStore
-from noria.settings import Monitors, Project
+from noria.settings import Endpoint, Project
 from noria.tables import TIME_COLUMN
 
 CATCH_UP = 24
@@ -45,7 +45,7 @@ class Windows:
         """
         self._lengths.update({name: endpoint.monitors.window for name, endpoint in project.endpoints.items()})
         now = watermark if self.clock is None else min(watermark, self.clock.now())
-        return sum(self._close(name, endpoint.monitors, now) for name, endpoint in project.endpoints.items())
+        return sum(self._close(name, endpoint, now) for name, endpoint in project.endpoints.items())
 
     def arriving(self, table: str, rows: pa.Table) -> None:
         """Note that rows are about to be written into a table.
@@ -71,9 +71,9 @@ class Windows:
                 both = starts.union(known.starts if known is not None else ())
                 note.put(LateRecords(id=endpoint, endpoint=endpoint, starts=tuple(sorted(both))))
 
-    def _close(self, endpoint: str, monitors: Monitors, watermark: datetime) -> int:
+    def _close(self, endpoint: str, settings: Endpoint, watermark: datetime) -> int:
         cursor, late = self.state.get(WindowCursor, endpoint), self.state.get(LateRecords, endpoint)
-        granularity = monitors.window
+        granularity, oldest = settings.monitors.window, settings.retention and watermark - settings.retention
         windows: list[Window] = []
         revision = 0
         if cursor is None:
@@ -84,11 +84,11 @@ class Windows:
                 revision, until = revision + 1, holding(watermark, granularity).start
             elif _next(until, granularity).end <= watermark:
                 windows, until = self._over(endpoint, until, granularity, watermark)
-        again = self._again(late, windows, until, granularity)
+        again = [w for w in _again(late, windows, until, granularity) if not oldest or w.start >= oldest]
         if cursor is not None and not windows and not again and until == cursor.closed_until:
             return 0
         revision += bool(again)
-        longer = _longer([*again, *windows], monitors.granularities, until)
+        longer = _longer([*again, *windows], settings.monitors.granularities, until)
         with self.state.note() as note:
             for window in (*again, *windows):
                 note.emit(_closed(endpoint, window, revision))
@@ -98,13 +98,6 @@ class Windows:
             if late is not None:
                 note.put(LateRecords(id=endpoint, endpoint=endpoint, starts=()))
         return len(again) + len(windows)
-
-    def _again(
-        self, late: LateRecords | None, windows: Iterable[Window], until: datetime, granularity: timedelta
-    ) -> list[Window]:
-        """Windows of before that records came to since."""
-        found = {holding(moment, granularity) for moment in (late.starts if late is not None else ())}
-        return sorted(window for window in found if window.end <= until and window not in set(windows))
 
     def _over(
         self, endpoint: str, closed_until: datetime, granularity: timedelta, watermark: datetime
@@ -142,6 +135,15 @@ def due(closed_until: datetime, granularity: timedelta, watermark: datetime) -> 
 def holding(moment: datetime, granularity: timedelta) -> Window:
     """The window that holds a moment; none is shorter than a second."""
     return Window.holding(moment, timedelta(seconds=max(1, int(granularity.total_seconds()))))
+
+
+def _again(
+    late: LateRecords | None, windows: Iterable[Window], until: datetime, granularity: timedelta
+) -> list[Window]:
+    """Windows of before that records came to since. (Those of records past their retention stay as they are: what is
+    kept of them could not be computed again.)"""
+    found = {holding(moment, granularity) for moment in (late.starts if late is not None else ())}
+    return sorted(window for window in found.difference(windows) if window.end <= until)
 
 
 def _longer(windows: Iterable[Window], granularities: Iterable[timedelta], until: datetime) -> list[Window]:
