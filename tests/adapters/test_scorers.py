@@ -4,8 +4,10 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from noria.adapters import scorers as module
-from noria.adapters.scorers import GROUP, installed, scorers
+from noria.adapters.scorers import SCORERS, installed, scorers
 from noria.domain.errors import InvalidProject, MissingExtra
+from noria.settings import Monitors
+from noria.settings import monitors as settings
 
 
 class Shouting:
@@ -23,9 +25,10 @@ class Short:
 @pytest.fixture
 def install(monkeypatch):
     points = []
-    monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints(p for p in points if p.group == group))
+    for room in (module, settings):
+        monkeypatch.setattr(room, "entry_points", lambda group: EntryPoints(p for p in points if p.group == group))
     module._loaded.cache_clear()
-    yield lambda name, value: points.append(EntryPoint(name, value, GROUP))
+    yield lambda name, value: points.append(EntryPoint(name, value, SCORERS))
     module._loaded.cache_clear()
 
 
@@ -48,3 +51,10 @@ def test_a_scorer_whose_package_is_missing_says_so(install):
     install("toxicity", "no_such_package:Scorer")
     with pytest.raises(MissingExtra, match="toxicity can't be loaded"):
         scorers(["input_toxicity"])["toxicity"](["a"])
+
+
+def test_what_an_installed_scorer_measures_can_be_watched(install):
+    with pytest.raises(ValueError, match="output_shouting can't be watched"):
+        Monitors(watch=("output_shouting",))
+    install("shouting", f"{__name__}:Shouting")
+    assert Monitors(watch=("output_shouting",)).watch == ("output_shouting",)

@@ -71,7 +71,14 @@ class Reported:
             everyone = place | {"model_id": "*", "monitor_version": 1, "log_type": "INPUT"}
             profiles += [everyone | _bounded(row, half) for row in (profile_table(found, count), *map(profile, found))]
             states += [
-                everyone | {"column_name": s.name, "summed": False, "count": count, "state": s.to_bytes()}
+                everyone
+                | {
+                    "model_id": f"{name}/1",
+                    "column_name": s.name,
+                    "summed": False,
+                    "count": count,
+                    "state": s.to_bytes(),
+                }
                 for s in found
             ]
             drift += self._drift(name, place, hour, log_e)

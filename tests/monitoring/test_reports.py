@@ -8,9 +8,12 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
+from fakes import traffic
 from fakes.reported import BEGIN, HOUR, MOVED, PROJECT, Reported
 from fakes.story import XSS
+from monitoring.test_monitors import AIRLINES, APPLE, Stage, answers, messages
 from noria.domain.monitor import MonitorKind, MonitorState
+from noria.evaluation.baseline import Baseline
 from noria.monitoring.reports import Reporter, figures
 from noria.monitoring.reports.page import page
 from noria.monitoring.reports.poster import poster, specification
@@ -261,3 +264,35 @@ def test_what_it_compares_with_and_what_would_make_it_alarm_is_said():
     assert "it has to stay above 2.0 %" in to_an_alarm(error, Monitors())
     assert "30 times as much" in to_an_alarm(monitor(log_e=1.0), Monitors())
     assert "An alarm is final" in to_an_alarm(monitor(log_e=9.0), Monitors())
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """Monitors that really ran, over a change in what callers write."""
+    watch = ["text", "quality", "prediction", "execution_duration_ms", "error", "input_language"]
+    stage = Stage(tmp_path_factory.mktemp("stage"), watch=watch, slices=["requester"], baseline_records=100)
+    texts = messages(stage.rng, 1000), messages(stage.rng, 1000)
+    right = (stage.rng.random(500) < 0.8).tolist()
+    stage.version(Baseline.fit(*texts, answers(stage.rng, 1000), right))
+    for hour in range(16):
+        stage.turn(60, words=AIRLINES if hour < 10 else APPLE)
+    return stage
+
+
+def test_what_monitors_really_wrote_is_reported(stage):
+    reporter = Reporter(stage.state, stage.records, stage.project, stage.clock, moved=stage.monitors.moved)
+    found = reporter.report(traffic.BEGIN, stage.begin, ["triage"])
+    (triage,) = found["endpoints"]
+    assert found["headline"].startswith("triage: text alarms")
+    assert triage["mood"] == "alarm"
+    assert triage["windows"] == 16
+    assert triage["completeness"] == {"recorded": 960, "counted": 960, "waiting": 0}
+    assert set(triage["spread"]) == {"execution_duration_ms"}
+    text = triage["monitors"][0]
+    assert (text["monitor"], text["alarms"]) == ("text", True)
+    assert any(word in cell["name"] for cell in text["moved"] for word in APPLE)
+    assert {row["monitor"] for row in triage["drift"]} == {m["monitor"] for m in triage["monitors"]}
+    assert "text alarms" in page(found)
+    apart = reporter.explanation(reporter.monitors("triage")[0])["apart"]
+    assert apart["since"] == "2026-03-02T19:00:00Z"
+    assert apart["found"]["auc"] > 0.9

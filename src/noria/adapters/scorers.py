@@ -7,9 +7,8 @@ from importlib.metadata import entry_points
 
 from noria.domain.errors import InvalidProject, MissingExtra
 from noria.ports import TextScorer
+from noria.settings.monitors import SCORERS
 
-GROUP = "noria.scorers"
-"""Entry-point group; the entry point's name is what is measured."""
 _AT_ONCE = 1000
 """Texts that a scorer gets at a time."""
 
@@ -31,7 +30,7 @@ def scorers(wanted: Collection[str]) -> Mapping[str, Scores]:
 
 def installed() -> frozenset[str]:
     """What installed scorers measure."""
-    return frozenset(point.name for point in entry_points(group=GROUP))
+    return frozenset(point.name for point in entry_points(group=SCORERS))
 
 
 def _measuring(name: str) -> Scores:
@@ -62,7 +61,7 @@ def _scored(name: str, texts: Sequence[str], start: int) -> list[float | None]:
 @cache
 def _loaded(name: str) -> TextScorer:
     """The scorer that measures that; loaded once in a process, as models are large."""
-    point = next(point for point in entry_points(group=GROUP) if point.name == name)
+    point = next(point for point in entry_points(group=SCORERS) if point.name == name)
     try:
         scorer: TextScorer = point.load()()
     except ImportError as error:

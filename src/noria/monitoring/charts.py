@@ -20,6 +20,7 @@ DOTTED = 16
 """Lines with more windows than this are drawn without dots."""
 MOST = 400
 """Windows that are drawn: the newest."""
+_IN_A_ROW = 4
 _COLOURS = {"text": "var(--c1)", "length": "var(--c2)", "prediction": "var(--c3)", "quality": "var(--c4)"}
 _OTHERS = ("var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)")
 _LN10 = math.log(10)
@@ -137,7 +138,7 @@ def _lines(every: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int
     names = sorted({p["monitor"] for p in points}, key=lambda n: (list(_COLOURS).index(n) if n in _COLOURS else 9, n))
     others = [n for n in names if n not in _COLOURS]
     colours = [_COLOURS.get(n) or _OTHERS[others.index(n) % len(_OTHERS)] for n in names]
-    legend = {"orient": "top", "title": None, "symbolType": "stroke"} if len(names) > 1 else None
+    legend = legend_of(names) if len(names) > 1 else None
     scale = {"domain": names, "range": colours}
     colour = {"field": "monitor", "type": "nominal", "scale": scale, "legend": legend}
     value = {"field": "value", "type": "quantitative", **y}
@@ -152,6 +153,12 @@ def _lines(every: list[dict[str, Any]], y: Spec, layers: list[Spec], height: int
         },
     }
     return frame(points, [*layers, marks], height)
+
+
+def legend_of(names: Sequence[str]) -> Spec:
+    """A legend above the chart; of many names, in two columns, which fit a phone."""
+    many = {"columns": 2} if len(names) > _IN_A_ROW else {}
+    return {"orient": "top", "title": None, "symbolType": "stroke", **many}
 
 
 def frame(points: Sequence[Mapping[str, Any]], layers: Sequence[Spec], height: int) -> Spec:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from importlib.metadata import entry_points
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -40,16 +41,24 @@ NUMBERS = frozenset(
 """Observed columns that are other numbers."""
 FEATURE = "feature."
 """What the name of a data frame's column begins with."""
+SCORERS = "noria.scorers"
+"""Entry points of scorers of texts; what each measures of prompts and answers can be watched like what is built in."""
 JUDGE = "judge:"
 """What the name of what a judge says of answers begins with."""
 METADATA = "metadata."
 """What the name of a slice by a key of requests' metadata begins with."""
 
 
+def _scored(name: str) -> bool:
+    """Whether an installed scorer measures that of prompts or answers."""
+    side, _, measure = name.partition("_")
+    return side in _SIDES and any(scorer.name == measure for scorer in entry_points(group=SCORERS))
+
+
 def _watchable(name: str) -> str:
     known = {*MonitorName, *TEXTS, *CATEGORIES, *FAULTS, *NUMBERS}
     named = any(name.startswith(start) and len(name) > len(start) for start in (FEATURE, JUDGE))
-    if name not in known and not named:
+    if name not in known and not named and not _scored(name):
         raise PydanticCustomError(
             "watch",
             "{name} can't be watched: write text, length, prediction, quality, judge:NAME, feature.NAME or one of "

@@ -26,6 +26,8 @@ TOTALS = ("execution_duration_ms", "ttft_ms")
 """Columns whose percentiles over the whole span are added up from the windows' states."""
 RATES = ("error", "rejected", "disconnected", "guardrail_hit", "refusal", "cache_hit", "pii")
 """Shares of requests that are shown over the windows."""
+CODES = ("status_code", "tries")
+"""Numbers whose average says nothing."""
 SUMS = ("input_tokens", "output_tokens", "cost_usd")
 EFFECTS = tuple(Drift.__dataclass_fields__)
 """The classic effect sizes, by their names in the table."""
@@ -135,7 +137,7 @@ class Reporter:
             "spread": read_spread(self.records, name, since, until, profile.granularity, TOTALS),
             "rates": profile.series(RATES),
             "spent": profile.series(SUMS),
-            "texts": profile.measures({*TOTALS, *RATES, *SUMS}),
+            "texts": profile.measures({*TOTALS, *RATES, *SUMS, *CODES}),
             "mix": profile.mix(),
             "quality": profile.quality(),
             "monitors": [self._monitor(m, settings, drift.rows) for m in self.monitors(name)],

@@ -155,8 +155,7 @@ def _lines(series: Mapping[str, Sequence[Said]], axis: Spec, *, height: int = 13
         return None
     names = list(series)
     scale = {"domain": names, "range": [_PALETTE[i % len(_PALETTE)] for i in range(len(names))]}
-    legend = {"orient": "top", "title": None, "symbolType": "stroke", "columns": 3}
-    colour = {"field": "name", "type": "nominal", "scale": scale, "legend": legend}
+    colour = {"field": "name", "type": "nominal", "scale": scale, "legend": charts.legend_of(names)}
     x = time_axis(p["at"] for p in points)
     y = {"type": "quantitative", "axis": {"title": None, "grid": True, **axis}, "scale": {"zero": zero, "nice": True}}
     layers: list[Spec] = []

@@ -11,11 +11,11 @@ Said = Mapping[str, Any]
 def headline(endpoints: Sequence[Said]) -> str:
     """How the endpoints are, in a sentence or two."""
     silent = [e["name"] for e in endpoints if not e["windows"]]
-    firing = [f"{e['name']}: {_first(e)}" for e in endpoints if e["firing"]]
+    alarming = [f"{e['name']}: {_first(e)}" for e in endpoints if mood(e) == "alarm"]
     if len(silent) == len(endpoints):
         return "No window has closed in this time, so there is nothing to say yet."
-    if firing:
-        return " ".join(f"{said.rstrip('.')}." for said in firing)
+    if alarming:
+        return " ".join(f"{said.rstrip('.')}." for said in alarming)
     closest = max((m for e in endpoints for m in e["monitors"]), key=_nearness, default=None)
     if closest is None:
         return "Nothing alarms."
@@ -27,7 +27,9 @@ def headline(endpoints: Sequence[Said]) -> str:
 
 def mood(endpoint: Said) -> str:
     """How an endpoint is, in a word: `alarm`, `calm`, or `idle` where no window has closed."""
-    return "alarm" if endpoint["firing"] else ("calm" if endpoint["windows"] else "idle")
+    if endpoint["firing"] or any(monitor["alarms"] for monitor in endpoint["monitors"]):
+        return "alarm"
+    return "calm" if endpoint["windows"] else "idle"
 
 
 def tiles(endpoint: Said) -> list[dict[str, Any]]:
@@ -63,9 +65,12 @@ def account(endpoint: Said) -> str:
 
 
 def _first(endpoint: Said) -> str:
-    """What the newest alert that fires says."""
+    """What the newest alert that fires says; of an alarm that no alert was made of yet, what the monitor says."""
     firing = [a for a in endpoint["alerts"] if a["state"] == "firing"]
-    return max(firing, key=lambda a: a["raised_at"])["summary"] if firing else "an alarm"
+    if firing:
+        return str(max(firing, key=lambda a: a["raised_at"])["summary"])
+    alarm = max(endpoint["monitors"], key=_nearness)
+    return f"{alarm['monitor']} alarms, {odds(alarm['log_e'])} to 1 speak for a change"
 
 
 def _nearness(monitor: Said) -> float:

@@ -169,7 +169,8 @@ def read_spread(
     columns = ["window", "model_id", "granularity", "slice_key", "column_name", "summed", "state"]
     rows = records.scan("monitor_states", columns=columns, endpoint=endpoint, since=since, until=until)
     mine = pc.is_in(rows["column_name"], pa.array(names))
-    for column, value in (("model_id", EVERYONE), ("granularity", length), ("slice_key", "")):
+    mine = pc.and_(mine, pc.not_equal(rows["model_id"], EVERYONE))  # everyone is the sum of each, where it is kept
+    for column, value in (("granularity", length), ("slice_key", "")):
         mine = pc.and_(mine, pc.equal(pc.fill_null(rows[column], ""), value))
     states: dict[str, list[ColumnState]] = {}
     for row in rows.filter(mine).select(["column_name", "state"]).to_pylist():
