@@ -97,9 +97,10 @@ def _picture(values: Sequence[Mapping[str, Any]], title: str, **more: Any) -> Sp
 
 
 def _clock(values: Sequence[Mapping[str, Any]]) -> str:
-    """How moments are written on the axis: with the day where the picture spans more than one."""
+    """How moments are written on the axis: with seconds, or with the day, where the picture needs them."""
     times = [value["at"] for value in values]
-    return "%H:%M" if times and max(times) - min(times) < 86_400_000 else "%-d %b %H:%M"
+    span_s = (max(times) - min(times)) / 1000 if times else 0.0
+    return "%H:%M:%S" if span_s < 600 else "%H:%M" if span_s < 86_400 else "%-d %b %H:%M"
 
 
 def _cut(text: str, longest: int = _LONGEST) -> str:
