@@ -187,6 +187,17 @@ def test_a_silenced_alert_is_not_sent_until_the_silence_is_over(house, slack):
     assert silence.by == "ada"
 
 
+def test_what_is_silenced_while_its_receiver_is_down_is_no_failure_any_more(house, slack):
+    slack.failures = 1
+    house.alerts.raise_system("triage", "spool", "The disk is full.")
+    house.turn(seconds=10)
+    house.desk.silence(Matcher(monitor="spool"), house.clock.at + HOUR, "ada", "planned work")
+    house.turn(minutes=1)
+    assert house.outbox.status()["slack"].failing_since is None
+    house.turn(minutes=60)
+    assert told(slack) == [("triage:spool", "firing")]
+
+
 def test_what_was_over_before_the_silence_was_is_not_sent_at_all(house, slack):
     house.desk.silence(Matcher(monitor="spool"), house.clock.at + HOUR, "ada", "planned work")
     house.alerts.raise_system("triage", "spool", "The disk is full.")

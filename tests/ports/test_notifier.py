@@ -353,6 +353,14 @@ def test_what_a_caller_wrote_calls_nobody_in_a_chat() -> None:
     assert "everyone" in told
 
 
+def test_a_picture_that_can_not_be_drawn_keeps_nobody_from_being_told() -> None:
+    receiver = Receiver()
+    with receiver.listening() as url:
+        told = notice(pictures={ALERT.id: {"mark": "no such mark", "data": {"url": "http://169.254.169.254/"}}})
+        ServiceNotifier("URL", lambda _: url.replace("http://", "json://")).notify(told)
+    assert json.loads(receiver.got[0][1])["attachments"] == []
+
+
 def test_a_service_whose_variable_is_not_set_is_a_failure_that_names_it() -> None:
     with pytest.raises(NotDelivered, match="SLACK_URL isn't set"):
         ServiceNotifier("SLACK_URL", lambda _: "").notify(notice())

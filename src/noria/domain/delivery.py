@@ -84,6 +84,10 @@ class Delivery:
         alarmed = self.alarmed or self.state is AlertState.FIRING
         return replace(self, batch=batch, attempts=attempts, due_at=now + pause(attempts), alarmed=alarmed)
 
+    def held(self) -> "Delivery":
+        """Silenced after it was tried: it begins anew when it may be told again."""
+        return replace(self, batch="", attempts=0, first_failed_at=None, last_error="")
+
     def failed(self, why: str, now: datetime) -> "Delivery":
         """Tried in vain."""
         return replace(self, last_error=why, first_failed_at=self.first_failed_at or now)

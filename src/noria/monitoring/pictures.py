@@ -4,6 +4,7 @@ The colours stand on white, so that a picture looks the same in a message, in a 
 to draw one, and what callers wrote is in it only as text.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -65,7 +66,9 @@ def moved(cells: Sequence[Moved], title: str) -> Spec:
 
 def trail(seen: Iterable[Seen], limit: float, title: str) -> Spec:
     """A value over the windows, and the threshold."""
-    values = [{"at": int(each.start.timestamp() * 1000), "value": each.value} for each in seen]
+    values = [
+        {"at": int(each.start.timestamp() * 1000), "value": each.value} for each in seen if math.isfinite(each.value)
+    ]
     x: Spec = {
         "field": "at",
         "type": "temporal",

@@ -63,9 +63,9 @@ def tell(told: dict[str, Any], guard: Guard) -> str:
     if not service.add(told["url"]):
         return "that is no URL that apprise knows."
     attach: Callable[..., Any] = AttachMemory
+    drawn = [png for spec in told["pictures"] if (png := _png(spec))]
     pictures = [
-        attach(content=png, name=f"what-moved-{n}.png", mimetype="image/png")
-        for n, png in enumerate(map(_png, told["pictures"]), start=1)
+        attach(content=png, name=f"what-moved-{n}.png", mimetype="image/png") for n, png in enumerate(drawn, start=1)
     ]
     kind = apprise.NotifyType(told["type"])
     taken = service.notify(
@@ -89,9 +89,13 @@ def scrubbed(said: str, url: str) -> str:
 
 
 def _png(spec: dict[str, Any]) -> bytes:
+    """The picture; empty if it can't be drawn, which is no reason to tell nobody."""
     import vl_convert
 
-    drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])
+    try:
+        drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])
+    except ValueError:
+        return b""
     return drawn
 
 

@@ -139,7 +139,7 @@ class Outbox:
         elif delivery.batch and delivery.due_at <= now:
             with self.state.note() as note:
                 if note.get(Delivery, delivery.id) == delivery:
-                    note.put(replace(delivery, batch=""))
+                    note.put(delivery.held())
         return None
 
     def _task(self, recipient: Recipient, batch: Sequence[tuple[Delivery, Alert]]) -> Callable[[], None]:
