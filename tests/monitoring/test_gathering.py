@@ -24,10 +24,13 @@ from noria.domain.monitor import Window
 from noria.evaluation.baseline import Baseline
 from noria.evaluation.sequential import log_e_two_sample
 from noria.evaluation.states import ColumnState
+from noria.monitoring import counting, gathering
 from noria.monitoring.computing import EVERYONE, TABLE, Key, Plan, compute, plan_windows, totals
+from noria.monitoring.counting import Counting
 from noria.monitoring.gathering import Progress, gather
+from noria.monitoring.slicing import OTHER
 from noria.ports import ComputeEngine, RecordStore
-from noria.settings import Task
+from noria.settings import Endpoint, Monitors, Task
 from noria.tables import INFERENCE
 
 WINDOWS = [Window(BEGIN + 5 * n * HOUR, BEGIN + 5 * (n + 1) * HOUR) for n in range(4)]
@@ -164,3 +167,22 @@ def test_installed_scorers_measure_what_is_wanted_of_them(plan, tmp_path, monkey
     counted = gather(InlineCompute(), store, "triage", replace(plan, columns=["input_toxicity", "input"]))
     found = {state.mean for key, state in counted.items() if key.column == "input_toxicity"}
     assert found == {0.25}
+
+
+def test_a_long_span_is_counted_by_the_engine_as_a_short_one_is_at_once(engine, tmp_path, monkeypatch):
+    """With slices, and with requests that the table holds twice, in files of several parts."""
+    again = ROWS.slice(0, 40)
+    store = filled(DeltaStore(tmp_path), pa.concat_tables([ROWS, again]), [60, 150, 300])
+    endpoint = Endpoint.model_validate({"task": "classification", "policy": "-", "training": {"data": "-"}})
+    monitors = Monitors(watch=("text", "length", "prediction"), slices=("requester", "prediction"), slice_values=2)
+
+    def counted_by(engine):
+        return exact(Counting(store, engine).states("triage", endpoint, monitors, WINDOWS, BASELINE))
+
+    at_once = counted_by(None)
+    assert sum(found[0] for key, found in at_once.items() if key[1:] == (EVERYONE, "", "", TABLE)) == OURS.num_rows
+    assert {key.slice_value for key in at_once if key.slice_key == "requester"} > {OTHER}
+    monkeypatch.setattr(counting, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(counting, "PART_BYTES", 1)
+    monkeypatch.setattr(gathering, "PART_BYTES", 1)
+    assert counted_by(engine) == at_once

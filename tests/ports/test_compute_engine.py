@@ -15,11 +15,13 @@ import pytest
 
 from fakes.compute import InlineCompute
 from fakes.sparks import CONFIGURATION
+from noria import bootstrap
 from noria.adapters import spark as spark_module
 from noria.adapters.compute import NICE, LocalCompute
 from noria.adapters.spark import SparkCompute
 from noria.domain.errors import InvalidData, MissingExtra, NoriaError
 from noria.ports import ComputeEngine, JobSpec
+from noria.settings import Compute
 
 TESTS = Path(__file__).parent.parent
 
@@ -350,6 +352,19 @@ def test_a_missing_pyspark_is_said_with_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(spark_module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"pip install 'noria\[spark\]'"):
         SparkCompute().run(job("add", a=1, b=1))
+
+
+def test_the_project_file_says_which_engine_counts(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    settings = bootstrap.settings(project)
+    local = bootstrap.counting(settings)
+    assert isinstance(local, LocalCompute)
+    local.close()
+    spark = Compute.model_validate({"engine": "spark", "spark": {"master": "local[3]"}})
+    asked = settings.model_copy(update={"project": settings.project.model_copy(update={"compute": spark})})
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(MissingExtra, match="Java 17"):
+        bootstrap.counting(asked)
 
 
 _SPARK_WORKER = """

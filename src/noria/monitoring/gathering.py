@@ -42,7 +42,7 @@ def gather(
     plan: Plan,
     baseline: Baseline | None = None,
     told: Callable[[Progress], None] = lambda _: None,
-    part_bytes: int = PART_BYTES,
+    part_bytes: int | None = None,
 ) -> dict[Key, ColumnState]:
     """The states of a plan's windows, from the inference table as it is now.
 
@@ -53,7 +53,7 @@ def gather(
         plan: What is wanted; its windows say which records are read.
         baseline: Whose cells values are counted in: it travels with the job, for another machine has no file of ours.
         told: Is told how far it is, at the beginning and after each part.
-        part_bytes: Bytes on disk of a part.
+        part_bytes: Bytes on disk of a part; PART_BYTES by default.
 
     Raises:
         Conflict: The table was tidied meanwhile, for longer than its old files are kept; ask again.
@@ -62,7 +62,7 @@ def gather(
     if not plan.windows:
         return {}
     since, until = datetime.fromisoformat(plan.windows[0][0]), datetime.fromisoformat(plan.windows[-1][1])
-    parts = records.parts("inference", endpoint, since, until, part_bytes)
+    parts = records.parts("inference", endpoint, since, until, part_bytes or PART_BYTES)
     cells = b64encode(baseline.to_bytes()).decode() if baseline is not None else ""
     job = JobSpec(JOB, {"plan": plan.to_json(), "baseline": cells})
     with closing(engine.map(job, [{"part": part.to_json()} for part in parts])) as results:
