@@ -13,6 +13,7 @@ from noria.domain.events import DriftDetected, QualityDropped, WindowClosed
 from noria.domain.monitor import LateRecords, MonitorState, Watch, WindowCursor
 from noria.evaluation.baseline import FILE, Baseline
 from noria.evaluation.states import ColumnState
+from noria.monitoring import recomputing
 from noria.monitoring.backfill import Backfill
 from noria.monitoring.baselines import Baselines
 from noria.monitoring.monitors import Monitors
@@ -125,9 +126,11 @@ def plant(tmp_path, baseline):
     return Plant(tmp_path, baseline)
 
 
+@pytest.mark.parametrize("at_a_time", [48, 2, 1])
 def test_late_records_land_in_their_own_window_and_the_evidence_is_as_if_they_had_been_in_time(
-    tmp_path, baseline, plant
+    tmp_path, baseline, plant, monkeypatch, at_a_time
 ):
+    monkeypatch.setattr(recomputing, "AT_A_TIME", at_a_time)
     plant.hours(4)
     plant.late(40, BEGIN + 1.2 * HOUR)
     (again,) = plant.close()
@@ -335,7 +338,11 @@ def backfill(plant, since, until, **more):
     return Backfill(plant.monitors, plant.clock).run("triage", BEGIN + since * HOUR, BEGIN + until * HOUR, **more)
 
 
-def test_history_computed_again_is_the_same_and_twice_gives_identical_tables(tmp_path, baseline):
+@pytest.mark.parametrize("at_a_time", [48, 3])
+def test_history_computed_again_is_the_same_and_twice_gives_identical_tables(
+    tmp_path, baseline, monkeypatch, at_a_time
+):
+    monkeypatch.setattr(recomputing, "AT_A_TIME", at_a_time)
     plant = Plant(tmp_path, baseline, granularities=["3h"], slices=["model"])
     plant.hours(7)
     before, states = plant.everything(), plant.states()

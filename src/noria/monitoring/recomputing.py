@@ -7,7 +7,7 @@ and a span of the past differ only in how many windows they are.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from noria.monitoring.counting import Counting
 from noria.monitoring.evidence import Folded, begin, fold
 from noria.monitoring.keeping import SCORE, SCORES, Kept, in_window, keep, newest_before, read, table_of, together
 from noria.monitoring.reading import read_judgements
-from noria.monitoring.rows import INPUT, granularity
+from noria.monitoring.rows import BASELINE, INPUT, evidence_columns, granularity
 from noria.monitoring.tables import Groups, drift_rows, drift_table, grouped, profile_rows_of
 from noria.monitoring.watches import settings_of
 from noria.monitoring.watching import Watched, watched
@@ -219,25 +219,23 @@ class Recomputing:
             now.setdefault(monitor.name, begin(watch, monitor, since, threshold))
         first = watch.since if anew else windows[0].start
         every = sorted({*self._kept_windows(watch, first), *windows}) if anew else list(windows)
-        before = self._before(watch, every[0])
         path: dict[str, list[MonitorState]] = {monitor.name: [] for monitor in monitors}
+        past = _Past(self, watch, every, windows)
         for some in _chunks(every):
-            changed = some[-1].start >= windows[0].start
-            kept = together(
-                read(self.records, watch.endpoint, some[0].start, some[-1].start + _MOMENT, whole=not changed)
-            )
+            kept = past.read(some, [monitor.column for monitor in monitors])
             folded = {m.name: fold(now[m.name], m, some, kept, watch.ref) for m in monitors}
             now = {name: each.last for name, each in folded.items()}
             for name, each in folded.items():
                 path[name] += each.states
             rows: list[Row] = []
             for number, window in enumerate(some):
-                groups = grouped(kept, window)
-                if window.start >= windows[0].start:
-                    evidence = {name: each.states[number] for name, each in folded.items()}
-                    rows += drift_rows(watch, baseline, monitors, groups, window, evidence, before)
-                if groups:
-                    before = (window, groups)
+                evidence = {name: each.states[number] for name, each in folded.items()}
+                if window in past.anew:
+                    rows += drift_rows(
+                        watch, baseline, monitors, grouped(kept, window), window, evidence, past.before(window)
+                    )
+                elif window.start >= windows[0].start:
+                    rows += past.told(window, evidence)
             rewritten = [window for window in some if window.start >= windows[0].start]
             for length, part in _by_length(rewritten):
                 mine = [row for row in rows if row["granularity"] == length]
@@ -261,15 +259,68 @@ class Recomputing:
         for row in ends.group_by(["start", "end"]).aggregate([]).to_pylist():
             yield Window(row["start"], row["end"])
 
-    def _before(self, watch: Watch, first: Window) -> tuple[Window, Groups] | None:
-        """The newest window before which held anything, and what was kept of it."""
+    def held_before(self, watch: Watch, first: Window) -> Window | None:
+        """The newest window before which held anything."""
         held = watch.held
         if held is None or held.start >= first.start or watch.counted_until > first.start:
             held = newest_before(self.records, watch.endpoint, first.start)
+        return held
+
+    def groups_of(self, watch: Watch, window: Window) -> Groups:
+        """What was kept of a window."""
+        return grouped(together(read(self.records, watch.endpoint, window.start, window.start + _MOMENT)), window)
+
+
+class _Past:
+    """What was kept of the windows that are folded, a chunk at a time.
+
+    Only windows that were computed, and those that follow one, have drift rows made anew: of all later ones only the
+    evidence is another.
+    """
+
+    def __init__(self, room: Recomputing, watch: Watch, every: Sequence[Window], computed: Sequence[Window]) -> None:
+        self._room, self._watch = room, watch
+        following = {later for earlier, later in pairwise(every) if earlier in set(computed)}
+        self.anew = {*computed, *following}
+        self._computed = set(computed)
+        self._held = room.held_before(watch, every[0])
+        self._kept: dict[Key, Kept] = {}
+        self._chunk: list[Window] = []
+        self._rows: dict[Window, list[Row]] = {}
+
+    def read(self, windows: Sequence[Window], columns: Sequence[str]) -> dict[Key, Kept]:
+        """What was kept of a chunk of windows: all of it where rows are made anew, else of the columns that are
+        watched."""
+        records, name = self._room.records, self._watch.endpoint
+        since, until = windows[0].start, windows[-1].start + _MOMENT
+        self._held = self._chunk[-1] if self._chunk else self._held
+        whole = not self.anew.intersection(windows)
+        wanted = columns if whole else None
+        self._kept = together(read(records, name, since, until, whole=whole, columns=wanted))
+        self._rows = {}
+        if any(window not in self.anew for window in windows):
+            lengths = {window: granularity(window.end - window.start) for window in windows}
+            for row in records.scan("drift_metrics", endpoint=name, since=since, until=until).to_pylist():
+                window = Window(row["window"]["start"], row["window"]["end"])
+                if lengths.get(window) == row["granularity"]:
+                    self._rows.setdefault(window, []).append(row)
+        held = {key.window for key in self._kept}
+        self._chunk = [window for window in windows if window in held or window not in self._computed]
+        return self._kept
+
+    def before(self, window: Window) -> tuple[Window, Groups] | None:
+        """The newest window before which held anything, and what was kept of it."""
+        earlier = [held for held in self._chunk if held < window]
+        held = earlier[-1] if earlier else self._held
         if held is None:
             return None
-        kept = read(self.records, watch.endpoint, held.start, held.start + _MOMENT)
-        return held, grouped(together(kept), held)
+        return held, grouped(self._kept, held) if earlier else self._room.groups_of(self._watch, held)
+
+    def told(self, window: Window, evidence: Mapping[str, MonitorState]) -> Iterator[Row]:
+        """The drift rows that a window has, with the evidence of today."""
+        for row in self._rows.get(window, ()):
+            state = evidence.get(row["monitor"]) if row["drift_type"] == BASELINE and not row["slice_key"] else None
+            yield row if state is None else row | evidence_columns(state)
 
 
 @dataclass(frozen=True, slots=True)

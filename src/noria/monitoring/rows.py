@@ -11,6 +11,8 @@ from noria.evaluation.drift import drift_row, table_deltas
 from noria.evaluation.profile import TABLE, Row, profile, profile_table
 from noria.evaluation.states import ColumnState
 
+BASELINE = "BASELINE"
+"""The `drift_type` of rows that compare with the baseline."""
 _MOST_E = 700.0
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 INPUT = "INPUT"
