@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,11 +11,13 @@ from fakes.traffic import BEGIN, HOUR, Clock, Traffic, at_once, completion, proj
 from noria.adapters.tables.delta import DeltaStore
 from noria.bootstrap.quality_job import FUNCTION
 from noria.domain.events import WindowClosed, WindowJudged
+from noria.domain.judge import JudgeState
 from noria.domain.monitor import Window, WindowCursor
 from noria.domain.quality import Calibrated
 from noria.monitoring.late import LateLabels
 from noria.monitoring.measuring import Quality
 from noria.monitoring.rows import Place
+from noria.monitoring.standing import standing
 from noria.tables import PROFILE_METRICS
 
 CLASSES = ["billing", "delay", "other"]
@@ -182,6 +186,42 @@ def test_judges_are_compared_with_people(desk):
     assert kappa["low"] < kappa["avg"] < kappa["high"]
     assert rows["quality.judge:correct.correlation"]["avg"] == pytest.approx(kappa["avg"], abs=0.2)
     assert rows["quality.accuracy"]["count"] == 30  # judges label nothing
+
+
+def test_how_quality_stands_is_told_as_json(desk):
+    for number in range(2):
+        start = BEGIN + number * HOUR
+        ids, labels, said, _ = desk.classify(30, seed=number, at=start)
+        desk.traffic.say(ids, labels, start)
+        right = [float(a == b) for a, b in zip(labels, said, strict=True)]
+        verdicts = [1 - r if i % 10 == 0 else r for i, r in enumerate(right)]
+        desk.traffic.say(ids, [None] * 30, start, scores=verdicts, source="judge:correct")
+        desk.close(number)
+    account = JudgeState(
+        id="triage:judge:correct", endpoint="triage", judge="correct", version="v", model="big/1", judged=60,
+        garbage=2, day=BEGIN.date(), usd=0.5, at=BEGIN,
+    )  # fmt: skip
+    with desk.state.note() as note:
+        note.put(account)
+    found = standing(desk.state, desk.records, "triage", BEGIN, "1 hour")
+    found = json.loads(json.dumps(found, allow_nan=False))
+    assert found["measures"]["accuracy"]["count"] == 30
+    assert found["measures"]["accuracy"]["start"] == (BEGIN + HOUR).isoformat()
+    judge = found["judges"]["correct"]
+    assert (judge["judged"], judge["garbage"], judge["usd"]) == (60, 2, 0.5)
+    agreed = judge["agreement"]
+    assert (agreed["pairs"], agreed["share"]) == (60, pytest.approx(0.9))
+    assert agreed["kappa_low"] < agreed["kappa"] < agreed["kappa_high"]
+
+
+def test_a_judge_that_nobody_was_compared_with_agrees_with_nobody(desk):
+    account = JudgeState(
+        id="triage:judge:new", endpoint="triage", judge="new", version="v", model="m", day=BEGIN.date(), at=BEGIN
+    )
+    with desk.state.note() as note:
+        note.put(account)
+    agreed = standing(desk.state, desk.records, "triage", BEGIN, "1 hour")["judges"]["new"]["agreement"]
+    assert (agreed["pairs"], agreed["share"], agreed["kappa"]) == (0, None, None)
 
 
 def test_probabilities_are_calibrated_on_the_first_labels_and_read_so_from_then_on(desk):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from noria.domain.errors import InvalidData
-from noria.evaluation.cells import Floats
+from noria.evaluation.cells import Floats, Ints
 from noria.evaluation.quality import Interval, wilson
 
 GOOD = 0.5
@@ -28,6 +28,7 @@ class Agreement:
             agrees always, because both raters only ever say the same one thing.
         kappa_interval: 95% interval of kappa, for many pairs; NaN likewise.
         correlation: Pearson's, of the scores; NaN where one of the raters gives all answers the same.
+        table: How many answers the first calls bad (row 0) or good (row 1) and the second bad or good, shape (2, 2).
     """
 
     pairs: int
@@ -37,6 +38,7 @@ class Agreement:
     kappa: float
     kappa_interval: Interval
     correlation: float
+    table: Ints
 
 
 def agreement(first: ArrayLike, second: ArrayLike) -> Agreement:
@@ -64,6 +66,7 @@ def agreement(first: ArrayLike, second: ArrayLike) -> Agreement:
         kappa=kappa,
         kappa_interval=interval,
         correlation=_correlation(one, other),
+        table=table.astype(np.int64),
     )
 
 

@@ -27,6 +27,8 @@ from noria.settings.monitors import JUDGE
 
 PREFIX = "quality."
 """What the column of a measure begins with."""
+BAD, GOOD = "bad", "good"
+"""What a judge and people call an answer, in the table of their agreement."""
 EVERYONE, OTHER = "*", ":other"
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -159,7 +161,8 @@ def _profile(name: str, scores: Sequence[float]) -> Row:
 
 def _agreement(name: str, pairs: Sequence[tuple[float, float]]) -> Iterator[Row]:
     found = agreement([judge for judge, _ in pairs], [person for _, person in pairs])
-    yield _row(f"{name}.agreement", Measure(found.share, found.pairs, found.interval.low, found.interval.high))
+    share = Measure(found.share, found.pairs, found.interval.low, found.interval.high)
+    yield _row(f"{name}.agreement", share) | {"confusion_matrix": _expected([BAD, GOOD], found.table.T)}
     if not math.isnan(found.kappa):
         low, high = found.kappa_interval.low, found.kappa_interval.high
         yield _row(f"{name}.kappa", Measure(found.kappa, found.pairs, low, high))
@@ -229,8 +232,8 @@ def _estimates(classes: Sequence[str], found: Performance) -> Iterator[Row]:
             yield row | ({"confusion_matrix": _expected(classes, found.confusion)} if name == "accuracy" else {})
 
 
-def _expected(classes: Sequence[str], confusion: Floats) -> list[dict[str, Any]]:
-    """The expected confusion matrix in whole answers."""
+def _expected(classes: Sequence[str], confusion: Floats | Ints) -> list[dict[str, Any]]:
+    """A confusion matrix, label by prediction, in whole answers."""
     return [
         {"prediction": said, "label": right, "count": round(float(confusion[i, j]))}
         for i, right in enumerate(classes)
