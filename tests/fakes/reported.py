@@ -114,7 +114,7 @@ class Reported:
         numbers["confidence"] = random.beta(8, 2, count)
         classes = pa.array(random.choice(["negative", "neutral", "positive"], count, p=weights))
         right = random.random(count) < (0.66 if moved else 0.8)
-        quality = [("quality.accuracy_score", pa.array(right.astype(float)))]
+        quality = [("quality.accuracy", pa.array(right.astype(float)))]
         return [*((key, pa.array(values)) for key, values in numbers.items()), ("prediction", classes), *quality]
 
     def _monitors(self, name: str) -> list[str]:

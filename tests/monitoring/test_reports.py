@@ -113,7 +113,7 @@ def test_a_column_of_few_values_shows_how_its_mix_changed(told):
 
 
 def test_quality_has_its_intervals(found):
-    rows = of(found, "triage")["quality"]["quality.accuracy_score"]
+    rows = of(found, "triage")["quality"]["quality.accuracy"]
     assert all(row["low"] <= row["avg"] <= row["high"] for row in rows)
     spec = figures.quality(of(found, "triage"))
     assert len(spec["layer"]) == 2
@@ -296,3 +296,16 @@ def test_what_monitors_really_wrote_is_reported(stage):
     apart = reporter.explanation(reporter.monitors("triage")[0])["apart"]
     assert apart["since"] == "2026-03-02T19:00:00Z"
     assert apart["found"]["auc"] > 0.9
+
+
+def test_every_measure_of_answers_is_in_the_table_and_the_main_ones_are_drawn(found):
+    triage = of(found, "triage")
+    rows = triage["quality"]["quality.accuracy"]
+    names = ("accuracy", "estimated_accuracy", "log_loss", "judge:tone", "judge:tone.kappa")
+    more = {**triage, "quality": {f"quality.{name}": rows for name in names}}
+    spec = figures.quality(more)
+    assert {p["name"] for p in spec["data"]["values"]} == {"accuracy", "estimated accuracy", "judge:tone"}
+    drawn = page({**found, "endpoints": [more]})
+    assert "log loss" in drawn
+    assert "judge:tone.kappa" in drawn
+    assert "right, as far as known" in drawn

@@ -13,6 +13,9 @@ Said = Mapping[str, Any]
 _PALETTE = [f"var(--c{number})" for number in range(1, 9)]
 _FEW = 112
 """Points of a line that can be told apart; of more windows, several make a point."""
+MOST_MEASURES = 6
+_MEASURES = ("accuracy", "estimated_accuracy", "f1", "exact_match", "score", "rougeL")
+"""Measures of answers that are drawn, and what judges say; between 0 and 1."""
 _NAMES = {
     "error": "failed",
     "guardrail_hit": "stopped by a guardrail",
@@ -93,10 +96,20 @@ def rates(endpoint: Said) -> Spec | None:
 
 
 def quality(endpoint: Said) -> Spec | None:
-    """Measures of answers by window with their 95% intervals."""
-    found = {name.removeprefix("quality.").replace("_", " "): rows for name, rows in endpoint["quality"].items()}
-    bounded = {name: rows for name, rows in found.items() if all(0 <= row["avg"] <= 1 for row in rows)}
-    return _lines(bounded, {"format": "~%", "tickCount": 5}, height=190, zero=False)
+    """The main measures of answers by window with their 95% intervals: shares of what is right, or good."""
+    names = [name.removeprefix("quality.") for name in endpoint["quality"]]
+    main = sorted((name for name in names if _is_main(name)), key=_rank)[:MOST_MEASURES]
+    found = {name.replace("_", " "): endpoint["quality"][f"quality.{name}"] for name in main}
+    return _lines(found, {"format": "~%", "tickCount": 5}, height=190, zero=False)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (_MEASURES.index(name) if name in _MEASURES else len(_MEASURES), name)
+
+
+def _is_main(name: str) -> bool:
+    """Whether a measure is one that is drawn: the others stand in the table."""
+    return name in _MEASURES or (name.startswith("judge:") and "." not in name)
 
 
 def alone(spec: Spec) -> Spec:

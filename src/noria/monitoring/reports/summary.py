@@ -98,7 +98,7 @@ def _duration(endpoint: Said, column: str, name: str) -> list[dict[str, Any]]:
 
 
 def _quality(endpoint: Said) -> list[dict[str, Any]]:
-    for measure in ("quality.accuracy_score", "quality.score"):
+    for measure in ("quality.accuracy", "quality.exact_match", "quality.score"):
         rows = endpoint["quality"].get(measure)
         if rows:
             judged = sum(row["count"] for row in rows)
