@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.domain.errors import InvalidData, StorageCorrupted
-from noria.evaluation.cells import Categories, NumericBins, ScoreGrid
+from noria.evaluation.cells import Categories, NumericBins, ScoreGrid, apart
 from noria.evaluation.sequential import log_e_two_sample
 from noria.evaluation.sketches import distinct, frequent, quantiles
 from noria.evaluation.states import ColumnState, merged
@@ -256,6 +256,12 @@ def test_a_column_of_arrow_falls_into_the_cells_of_the_same_values(values):
     for cells in (BINS, Categories.fit(["1", "2.5", "3", "inf"]), ScoreGrid()):
         assert cells.assign(column).tolist() == cells.assign(plain).tolist()
         assert cells.count(column).sum() == len(values)
+
+
+@given(st.lists(st.sampled_from("abcdef") | st.text(max_size=2), max_size=300))
+def test_a_reference_of_arrow_is_taken_apart_like_a_list(values):
+    chosen, counted = apart(pa.array(values, pa.string()))
+    assert (chosen.to_pylist(), counted.to_pylist()) == apart(values)
 
 
 def test_categories_are_the_same_learnt_from_arrow_and_from_a_list():

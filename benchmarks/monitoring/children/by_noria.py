@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,12 +25,13 @@ from noria.evaluation.observations import Observations
 from noria.evaluation.sequential import log_threshold
 from noria.monitoring.computing import EVERYONE, TABLE, Key, Plan, compute_observed, plan_windows
 from noria.monitoring.evidence import begin, fold
-from noria.monitoring.keeping import keep, table_of, together
-from noria.monitoring.tables import drift_rows, drift_table, grouped, profile_table
+from noria.monitoring.keeping import Kept, keep, table_of, together
+from noria.monitoring.tables import drift_rows, drift_table, grouped, profile_rows_of
 from noria.monitoring.watches import said
 from noria.monitoring.watching import watched
 from noria.settings import Monitors, Task
 from noria.settings.monitors import FAULTS
+from noria.tables import PROFILE_METRICS
 
 OF_REQUESTS = ("execution_duration_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd", "error")
 WINDOW = Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=1))
@@ -50,7 +51,7 @@ def main(reference: str, current: str, categorical: Sequence[str]) -> dict[str, 
     plan = Plan(task=Task.CLASSIFICATION, windows=plan_windows([WINDOW]), distinct=True)
     kept = keep(compute_observed(observed(current), plan, baseline), baseline)
     everyone = together(kept)
-    states, profiles = table_of("bench", kept, {WINDOW: 1}), profile_table(watch, [WINDOW], everyone, 0)
+    states, profiles = table_of("bench", kept, {WINDOW: 1}), profiled(watch, everyone)
     watching = watched(baseline, monitors)
     threshold = log_threshold(monitors.alpha, len(watching))
     folded = {
@@ -68,6 +69,11 @@ def main(reference: str, current: str, categorical: Sequence[str]) -> dict[str, 
         "rows": {"monitor_states": len(states), "profile_metrics": len(profiles), "drift_metrics": len(drifts)},
         "alarms": sorted(name for name, state in evidence.items() if state.alarms),
     }
+
+
+def profiled(watch: Watch, kept: Mapping[Key, Kept]) -> pa.Table:
+    """The rows of `profile_metrics`."""
+    return pa.Table.from_pylist(list(profile_rows_of(watch, [WINDOW], kept, 0)), schema=PROFILE_METRICS)
 
 
 def baseline_of(table: pa.Table, categorical: Sequence[str]) -> Baseline:
