@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from noria.api.messages import JSON, Departure, Request, Send, begin, respond
 from noria.api.problems import RETRY_AFTER_S, MethodNotAllowed, explain
@@ -68,20 +69,23 @@ class Inference:
         if parquet:
             inbound = replace(inbound, content_type=JSON, notes=("converted_from_parquet",))
         try:
-            await self._answer(inbound, departure, send)
+            answer = await self._gateway.answer(inbound)
+            if answer.chunks is None:
+                departure.stop()
+                await _send_whole(send, inbound.request_id, answer)
+            else:
+                await self._stream(answer, answer.chunks, inbound.request_id, departure, send)
         except asyncio.CancelledError:
             if not departure.absorb():
                 raise
         finally:
             departure.stop()
 
-    async def _answer(self, inbound: Inbound, departure: Departure, send: Send) -> None:
-        answer = await self._gateway.answer(inbound)
-        if answer.chunks is None:
-            departure.stop()
-            await _send_whole(send, inbound.request_id, answer)
-            return
-        async with aclosing(answer.chunks) as chunks:
+    async def _stream(
+        self, answer: Answer, pieces: AsyncGenerator[bytes, None], request_id: str, departure: Departure, send: Send
+    ) -> None:
+        """Send an answer as it comes."""
+        async with aclosing(pieces) as chunks:
             headers = (
                 ("content-type", "text/event-stream; charset=utf-8"),
                 ("cache-control", "no-cache"),
@@ -89,7 +93,7 @@ class Inference:
                 ("x-noria-cache", "hit" if answer.cached else ""),
                 *_standing(answer),
             )
-            await begin(send, inbound.request_id, answer.status, headers)
+            await begin(send, request_id, answer.status, headers)
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             departure.stop()
@@ -136,7 +140,9 @@ def _duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-async def _send_whole(send: Send, request_id: str, answer: Answer, more: tuple[tuple[str, str], ...] = ()) -> None:
+def _send_whole(
+    send: Send, request_id: str, answer: Answer, more: tuple[tuple[str, str], ...] = ()
+) -> Coroutine[Any, Any, None]:
     """Send an answer that isn't a stream."""
     retry_after = answer.retry_after or (RETRY_AFTER_S if answer.status == 503 else "")
     headers = (
@@ -146,4 +152,4 @@ async def _send_whole(send: Send, request_id: str, answer: Answer, more: tuple[t
         *_standing(answer),
         *more,
     )
-    await respond(send, request_id, answer.status, answer.body, headers=headers)
+    return respond(send, request_id, answer.status, answer.body, headers=headers)

@@ -110,7 +110,7 @@ class Route:
     @property
     def shadows(self) -> tuple[Target, ...]:
         """Targets that get a copy of each request and whose answers nobody sees."""
-        return tuple(t for t in self.targets if t.role is Role.SHADOW)
+        return tuple([t for t in self.targets if t.role is Role.SHADOW])
 
 
 def choose(route: Route, key: bytes) -> Target:

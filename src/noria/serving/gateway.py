@@ -7,8 +7,9 @@ answer's chunks, says that nobody waits for it any more.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 from noria.domain.errors import CircuitOpen, Forbidden, InvalidRequest, NoriaError, RateLimited, UpstreamTimeout
 from noria.domain.inference import OutcomeKind
@@ -79,7 +80,7 @@ class Gateway:
         self._explain = explain
         self._shadows = Shadows(self._copy, passages, new_request_id)
 
-    async def answer(self, inbound: Inbound) -> Answer:
+    def answer(self, inbound: Inbound) -> Coroutine[Any, Any, Answer]:
         """Answer a request. Every failure is an answer too: nothing but a cancellation is raised."""
         received_us = self._passages.clock.now_us()
         try:
@@ -92,13 +93,13 @@ class Gateway:
             refusal = error if isinstance(error, NoriaError) else our_fault(error, inbound.named)
             if not self._admission.exists(endpoint):
                 return self._problem(inbound, refusal)
-            return await self._refuse(inbound, endpoint, received_us, refusal)
-        return await self._serve(inbound, order)
+            return self._refuse(inbound, endpoint, received_us, refusal)
+        return self._serve(inbound, order)
 
-    async def refuse(self, inbound: Inbound, error: NoriaError) -> Answer:
+    def refuse(self, inbound: Inbound, error: NoriaError) -> Coroutine[Any, Any, Answer]:
         """Answer a request whose body the transport would not take; recorded if its address names an endpoint."""
         if endpoint := self._admission.endpoint_unread(inbound):
-            return await self._refuse(inbound, endpoint, self._passages.clock.now_us(), error)
+            return self._refuse(inbound, endpoint, self._passages.clock.now_us(), error)
         return self._problem(inbound, error)
 
     async def catch_up(self) -> None:
@@ -220,7 +221,7 @@ class Gateway:
             await passage.leave(OutcomeKind.INTERRUPTED, CALLER_LEFT, _NOTHING)
             raise
 
-    def _problem(self, inbound: Inbound, error: NoriaError) -> Answer:
+    async def _problem(self, inbound: Inbound, error: NoriaError) -> Answer:
         """Tell the caller of an error that belongs to no endpoint and so has no record."""
         status, body = self._explain(error, inbound.form)
         return Answer(status=status, body=body)

@@ -78,12 +78,10 @@ def with_usage(reply: Reply, usage: object) -> Reply:
         return reply
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return Reply(
-        body=reply.body,
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=cached or 0,
-    )
+    reply.input_tokens = _count(usage.get("prompt_tokens"))
+    reply.output_tokens = _count(usage.get("completion_tokens"))
+    reply.cached_tokens = cached or 0
+    return reply
 
 
 def _count(value: object) -> int | None:

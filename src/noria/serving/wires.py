@@ -22,6 +22,7 @@ from noria.serving.replies import Reply
 
 FRAMES = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """MLflow's formats: a body holds exactly one of them."""
+_JSON = "application/json"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -91,7 +92,7 @@ class Call:
     body: bytes
     read: Callable[[bytes], Reply]
     record: bytes
-    content_type: str = "application/json"
+    content_type: str = _JSON
     metadata: Mapping[str, str]
     user: str = ""
     stream: bool = False
@@ -122,7 +123,7 @@ def understand(form: Form, body: bytes, content_type: str, wire: Wire, endpoint:
         InvalidRequest: It can't be answered as it is; the sentence names the field and says what to send.
         UnsupportedMedia: It is neither JSON nor, for invocations, CSV.
     """
-    if is_csv(content_type):
+    if content_type != _JSON and is_csv(content_type):
         if form is not Form.INVOCATIONS or wire is not Wire.MLFLOW:
             raise UnsupportedMedia("CSV can't be read here.", "Send JSON with Content-Type: application/json.")
         return _csv(body)

@@ -15,7 +15,7 @@ import msgspec
 from noria.serving.log.effort import Effort, Span, whole
 from noria.serving.log.national_ids import DIGIT_FIRST, LETTER_FIRST, LETTERS_THEN_DIGITS, national_id
 from noria.serving.log.secrets import SECRET, may_hold_secret
-from noria.settings import READ, Project, RedactElse, Redaction, Region
+from noria.settings import READ, Endpoint, Project, RedactElse, Redaction, Region
 
 TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 """A string in valid JSON."""
@@ -160,11 +160,12 @@ class Redactor:
 
     def body(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
         """Like `json`, with codes of what went. What isn't touched stays as it was, byte for byte."""
-        effort = Effort()
+        effort: Effort | None = None
         try:
             text = body.decode()
-            if "\\" not in text and not self._holds(text, effort.share()):
+            if "\\" not in text and (effort := self._effort_for(text)) is None:
                 return body, ()
+            effort = effort or Effort()
             _VALID.decode(body)
             return self._strings(text, effort) if text.count('"') < 2 * _MANY else self._together(text, effort)
         except (msgspec.MsgspecError, UnicodeDecodeError, json.JSONDecodeError):
@@ -178,8 +179,8 @@ class Redactor:
                 return True
         return False
 
-    def _holds(self, body: str, effort: Effort) -> bool:
-        """Whether there is anything to take out of JSON in which nothing is escaped.
+    def _effort_for(self, body: str) -> Effort | None:
+        """What may be done for JSON in which nothing is escaped, if there is anything to take out of it.
 
         No pattern but a secret's reaches over a quote, so what is found here is what its strings hold, or a number.
         """
@@ -189,13 +190,17 @@ class Redactor:
             glance = _Glance(bare)
             if glance.may_be_any_number():
                 rules = self._rules
+        effort = quick = None
         for _, may_hold, pattern, part in rules:
             if not may_hold(glance):
                 continue
+            if effort is None or quick is None:
+                effort = Effort()
+                quick = effort.share()
             for match in pattern.finditer(bare):
-                if not effort.look() or part(match, "", effort) is not None:
-                    return True
-        return False
+                if not quick.look() or part(match, "", quick) is not None:
+                    return effort
+        return None
 
     def _strings(self, body: str, effort: Effort) -> tuple[bytes, tuple[str, ...]]:
         """Valid JSON with its strings redacted; the name of a field says something of the string after it."""
@@ -325,10 +330,18 @@ class Redactors(Mapping[str, Redactor]):
 
     def __init__(self, project: Callable[[], Project]) -> None:
         self._project = project
+        self._seen: Project | None = None
+        self._known: dict[str, Redactor] = {}
         self._made: dict[tuple[tuple[Redaction, ...], tuple[Region, ...], RedactElse], Redactor] = {}
 
     def __getitem__(self, endpoint: str) -> Redactor:
-        asked = self._project().endpoints[endpoint]
+        project = self._project()
+        if project is not self._seen:
+            self._known = {name: self._redactor(asked) for name, asked in project.endpoints.items()}
+            self._seen = project
+        return self._known[endpoint]
+
+    def _redactor(self, asked: Endpoint) -> Redactor:
         wanted = asked.redact, asked.redact_regions, asked.redact_else
         if wanted not in self._made:
             refuses = asked.redact_else is RedactElse.REFUSE
