@@ -66,7 +66,7 @@ class Turn(Line):
     """
 
     __slots__ = (
-        *("_flow", "_protocol", "body", "headers", "keep_alive", "path"),
+        *("_chunked", "_flow", "_protocol", "body", "headers", "keep_alive", "path"),
         *("response_complete", "response_started"),
     )
 
@@ -78,8 +78,9 @@ class Turn(Line):
         self.whole = True
         self.path, self.headers, self.body = path, headers, body
         self.keep_alive: bool = protocol.parser.should_keep_alive()
-        self.response_started = self.response_complete = False
-        self._protocol, self._flow = protocol, protocol.flow
+        self.response_started = self.response_complete = self._chunked = False
+        self._protocol: Any = protocol
+        self._flow: Any = protocol.flow
 
     def begin(self, answering: Coroutine[Any, Any, None]) -> None:
         """Have it answered by a task, which says when it is `over`."""
@@ -87,9 +88,10 @@ class Turn(Line):
         self._protocol.tasks.add(self.task)
 
     def over(self) -> None:
-        """The task is about to end; the server need not wait for it."""
-        if self.task is not None:
-            self._protocol.tasks.discard(self.task)
+        """The task is about to end: the server need not wait for it, and the connection keeps nothing of it."""
+        self._protocol.tasks.discard(self.task)
+        self.task, self.headers, self.body = None, [], b""
+        self._protocol = self._flow = None
 
     async def __call__(self, message: Any) -> None:
         """Send a part of an answer that comes in pieces, once the caller has taken enough of what came before."""
@@ -98,12 +100,17 @@ class Turn(Line):
         if self.disconnected:
             return
         if not self.response_started:
-            said = "".join([f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in message["headers"]])
-            self._begin(message["status"], said, len(message["headers"]), b"transfer-encoding: chunked\r\n\r\n")
+            headers = message["headers"]
+            self._chunked = all(name != b"content-length" for name, _ in headers)
+            said = "".join([f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in headers])
+            rest = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
+            self._begin(message["status"], said, len(headers), rest)
             return
         piece, more = message.get("body", b""), message.get("more_body", False)
-        end = b"" if more else b"0\r\n\r\n"
-        self._protocol.transport.write(b"%x\r\n%b\r\n%b" % (len(piece), piece, end) if piece else end)
+        if self._chunked:
+            end = b"" if more else b"0\r\n\r\n"
+            piece = b"%x\r\n%b\r\n%b" % (len(piece), piece, end) if piece else end
+        self._protocol.transport.write(piece)
         if not more:
             self._end()
 
