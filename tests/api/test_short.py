@@ -99,6 +99,15 @@ async def test_what_is_refused_on_the_short_way_is_told_so(site, ways, headers):
     assert ways == ["short"]
 
 
+async def test_a_body_in_chunks_is_read_and_what_follows_it_is_no_header(site, ways):
+    chunks = b"5\r\n%b\r\n%x\r\n%b\r\n0\r\ncontent-encoding: gzip\r\n\r\n"
+    body = CHAT % b"false"
+    head = post(b"", b"connection: close").replace(b"content-length: 0", b"transfer-encoding: chunked")
+    got = await said(site, head + chunks % (body[:5], len(body) - 5, body[5:]))
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert ways == ["short"]
+
+
 async def test_a_fault_of_ours_on_the_short_way_is_told_and_ends_the_connection(site, ways, monkeypatch, caplog):
     monkeypatch.setattr("noria.api.inference.Departure", lambda _: 1 / 0)
     got = await said(site, post(CHAT % b"false"))

@@ -55,8 +55,9 @@ class ShortWay(HttpToolsProtocol):
         self.url, self.headers = b"", []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is there."""
-        self.headers.append((name.lower(), value))
+        """A header is there; one that follows a body (a trailer) says nothing of a request that comes whole."""
+        if self._arriving is None:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
