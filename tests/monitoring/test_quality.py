@@ -12,10 +12,11 @@ from noria.adapters.tables.delta import DeltaStore
 from noria.bootstrap.quality_job import FUNCTION
 from noria.domain.events import WindowClosed, WindowJudged
 from noria.domain.judge import JudgeState
-from noria.domain.monitor import Window, WindowCursor
+from noria.domain.monitor import MonitorKind, MonitorState, Window, WindowCursor
 from noria.domain.quality import Calibrated
 from noria.monitoring.late import LateLabels
 from noria.monitoring.measuring import Quality
+from noria.monitoring.reports.facts import Reporter
 from noria.monitoring.rows import Place
 from noria.monitoring.standing import standing
 from noria.tables import PROFILE_METRICS
@@ -188,7 +189,14 @@ def test_judges_are_compared_with_people(desk):
     assert rows["quality.accuracy"]["count"] == 30  # judges label nothing
 
 
-def test_how_quality_stands_is_told_as_json(desk):
+def begin(monitor, kind):
+    return MonitorState(
+        id=f"triage:{monitor}:1", endpoint="triage", monitor=monitor, kind=kind, model_version="1", since=BEGIN,
+        folded_until=BEGIN + 2 * HOUR, rows=60, column=monitor,
+    )  # fmt: skip
+
+
+def test_how_quality_stands_is_told_as_json_with_the_monitor(desk):
     for number in range(2):
         start = BEGIN + number * HOUR
         ids, labels, said, _ = desk.classify(30, seed=number, at=start)
@@ -203,8 +211,10 @@ def test_how_quality_stands_is_told_as_json(desk):
     )  # fmt: skip
     with desk.state.note() as note:
         note.put(account)
-    found = standing(desk.state, desk.records, "triage", BEGIN, "1 hour")
-    found = json.loads(json.dumps(found, allow_nan=False))
+    monitor = begin("judge:correct", MonitorKind.QUALITY)
+    shown = Reporter(desk.state, desk.records, desk.project, desk.clock).shown(monitor)
+    found = json.loads(json.dumps(shown, allow_nan=False))["quality"]
+    assert found == standing(desk.state, desk.records, "triage", BEGIN, "1 hour")
     assert found["measures"]["accuracy"]["count"] == 30
     assert found["measures"]["accuracy"]["start"] == (BEGIN + HOUR).isoformat()
     judge = found["judges"]["correct"]

@@ -12,13 +12,15 @@ import msgspec
 
 from noria.domain.alert import Alert
 from noria.domain.endpoint import Route
-from noria.domain.monitor import MonitorState, Moved
+from noria.domain.monitor import MonitorKind, MonitorState, Moved
 from noria.domain.status import Heartbeat
 from noria.evaluation.drift import Drift
 from noria.monitoring.reports.apart import told_apart
 from noria.monitoring.reports.summary import firing, headline, mood
 from noria.monitoring.reports.windows import Rows, read_drift, read_profile, read_spread, requests_recorded
 from noria.monitoring.reports.words import baseline_of, evidence_in_words, to_an_alarm, watches
+from noria.monitoring.rows import granularity
+from noria.monitoring.standing import standing
 from noria.ports import Clock, RecordStore, StateStore
 from noria.settings import Endpoint, Project
 
@@ -85,10 +87,15 @@ class Reporter:
         return sorted(found, key=lambda m: (-_nearness(m), m.monitor))
 
     def shown(self, monitor: MonitorState) -> Said:
-        """A monitor as a report shows it, but for what moved."""
+        """A monitor as a report shows it, but for what moved; one of quality with how all of it stands, judges and
+        their agreement with people included."""
         settings = self.project.endpoints[monitor.endpoint]
         drift = read_drift(self.records, monitor.endpoint, monitor.since, monitor.folded_until, settings.monitors).rows
-        return self._monitor(monitor, settings, drift, moved=False)
+        found = self._monitor(monitor, settings, drift, moved=False)
+        if monitor.kind is MonitorKind.QUALITY:
+            length = granularity(settings.monitors.window)
+            found["quality"] = standing(self.state, self.records, monitor.endpoint, monitor.since, length)
+        return found
 
     def explanation(self, monitor: MonitorState) -> Said:
         """A monitor in words and numbers: as in a report, with its windows in `trail` and, in `apart`, what tells the
