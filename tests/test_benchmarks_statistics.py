@@ -48,6 +48,12 @@ def test_an_alarm_is_told_in_rows_and_agrees_with_the_evidence(rng):
     assert counted.numbers(rng, 2000).first_alarm(1e9, 150, 20) is None
 
 
+def test_a_shift_after_calm_rows_leaves_those_alone(rng):
+    counts = counted.numbers(rng, 2000, 9.0, calm=300).looks(6, 100)
+    assert counts[:3, :-2].sum() > 200
+    assert counts[3:, :-2].sum() == 0
+
+
 @pytest.mark.parametrize("mean", [0.75, 0.78, 0.8])
 def test_scores_have_the_mean_that_they_should_have(rng, mean):
     for run in (0, 1):

@@ -1,6 +1,6 @@
 """Streams that are counted in cells: numbers, categories and texts, unchanged or changed from their first row on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from benchmarks.statistics.texts import chains
 from noria.evaluation.cells import Categories, NumericBins
-from noria.evaluation.sequential import log_e_path
+from noria.evaluation.sequential import log_e_stretches
 from noria.evaluation.topics import TextCells
 
 Random = np.random.Generator
 Ints = NDArray[np.int64]
-_AT_ONCE = 100
-"""Looks that evidence is computed for at once; after an alarm nothing more is."""
 POOL, NEW_POOL = 30_000, 6_000
 """Texts that a stream's are drawn from."""
 
@@ -38,17 +36,21 @@ class Counted:
 
     def evidence(self, looks: int, rows: int) -> NDArray[np.float64]:
         """ln of the evidence after each look."""
-        return log_e_path(self.looks(looks, rows).cumsum(axis=0), self.reference, self.groupings, self.ordered)
+        return np.concatenate(list(self._path(self.looks(looks, rows).cumsum(axis=0))))
 
     def first_alarm(self, line: float, looks: int, rows: int) -> int | None:
         """Rows until the alarm, None if there is none."""
-        counts = self.looks(looks, rows).cumsum(axis=0)
-        for start in range(0, looks, _AT_ONCE):
-            part = counts[start : start + _AT_ONCE]
-            over = log_e_path(part, self.reference, self.groupings, self.ordered) >= line
+        seen = 0
+        for part in self._path(self.looks(looks, rows).cumsum(axis=0)):
+            over = part >= line
             if over.any():
-                return (start + int(over.argmax()) + 1) * rows
+                return (seen + int(over.argmax()) + 1) * rows
+            seen += part.size
         return None
+
+    def _path(self, counts: Ints) -> Iterator[NDArray[np.float64]]:
+        """ln of the evidence at each look, in stretches."""
+        return log_e_stretches(counts, self.reference, self.groupings, self.ordered)
 
 
 def _by_look(cells: Ints, number: int, looks: int) -> Ints:
@@ -65,14 +67,16 @@ SHAPES: dict[str, Callable[[Random, int], NDArray[np.float64]]] = {
 """What columns of numbers look like: a bell, latencies, small whole numbers, values that are missing now and then."""
 
 
-def numbers(random: Random, reference: int, shift: float = 0.0, run: int = 0) -> Counted:
-    """A column of numbers; every other run's bins come from other rows than those that are counted."""
+def numbers(random: Random, reference: int, shift: float = 0.0, run: int = 0, calm: int = 0) -> Counted:
+    """A column of numbers that moves after some calm rows; in every other run its bins come from other rows."""
     draw = SHAPES["normal" if shift else list(SHAPES)[run % len(SHAPES)]]
     rows = draw(random, reference)
     cells = NumericBins.fit(rows if run // len(SHAPES) % 2 else draw(random, reference))
 
     def looks(number: int, each: int) -> Ints:
-        return _by_look(cells.assign(draw(random, number * each) + shift), cells.size, number)
+        values = draw(random, number * each)
+        values[calm:] += shift
+        return _by_look(cells.assign(values), cells.size, number)
 
     return Counted(cells.count(rows), looks, cells.groupings, cells.ordered)
 

@@ -30,6 +30,10 @@ def table(figures: Mapping[str, Any]) -> str:
         if "equal_passes" in found:
             shares = ", ".join(f"{share:.0%} with {rows} rows" for rows, share in found["equal_passes"].items())
             lines.append(f"{'':21}an equally good candidate passes in {shares}")
+        if "after_calm" in found:
+            told = found["after_calm"]
+            says = f"{told['change']} after {told['calm_rows']:,} calm rows: {_rows(told['median_delay'])} rows"
+            lines.append(f"{'':21}{says}")
         if "detector" in found:
             told = found["detector"]
             lines.append(

@@ -21,6 +21,8 @@ LOOKS, ROWS = 1000, 100
 """Of an unchanged stream."""
 DELAY_LOOKS, DELAY_ROWS = 1000, 20
 """Of a changed one: it is looked at every 20 rows, so that a delay is known to 20 rows."""
+CALM = 20_000
+"""Rows before a change that comes late."""
 PAIRED_ROWS = 1000
 ARL = 10_000
 """Scores that the detector promises to run before a false alarm, on average."""
@@ -117,7 +119,17 @@ def _counted(
 def numeric(plan: Plan) -> dict[str, Any]:
     """Columns of numbers whose mean moves."""
     changes = {"0.1 sd": 0.1, "0.2 sd": 0.2}
-    return _counted(1, plan, counted.numbers, changes, lambda shift, n: fixed_n_shift(shift, ALPHA, n))
+    found = _counted(1, plan, counted.numbers, changes, lambda shift, n: fixed_n_shift(shift, ALPHA, n))
+    late = [_late(_random(1, 9, run)) for run in range(plan.delay)]
+    found["after_calm"] = {"calm_rows": CALM, "change": "0.2 sd", "median_delay": _median(late)}
+    return found
+
+
+def _late(random: Random) -> int | None:
+    """Rows from the change until the alarm, if many calm rows came first; a false alarm before it counts as at once."""
+    stream = counted.numbers(random, TOLD, 0.2, calm=CALM)
+    alarm = stream.first_alarm(LINE, CALM // DELAY_ROWS + DELAY_LOOKS, DELAY_ROWS)
+    return None if alarm is None else max(alarm - CALM, 0)
 
 
 def categorical(plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from noria.evaluation.cells import Categories, NumericBins
 from noria.evaluation.sequential import (
     CELL_CONCENTRATIONS,
     CONCENTRATIONS,
+    LATEST,
     SCORE_STEPS,
     bet,
     bet_counts,
@@ -22,10 +23,14 @@ from noria.evaluation.sequential import (
     log_e_block,
     log_e_groups,
     log_e_path,
+    log_e_since,
+    log_e_since_path,
+    log_e_stretches,
     log_e_two_sample,
     log_threshold,
     no_bets,
     non_inferiority,
+    started,
 )
 
 ALARM = math.log(20)
@@ -186,6 +191,74 @@ def test_nothing_seen_is_no_evidence(reference):
 
 def test_one_cell_is_never_evidence():
     assert log_e_two_sample([12345], [678]) == pytest.approx(0, abs=1e-9)
+
+
+# --- drift that comes late
+
+
+def late(rng, calm, shift, looks, rows=100, reference=2000):
+    """Cells, reference and cumulative counts of a normal stream that moves after some calm looks."""
+    before = rng.normal(size=reference)
+    cells = NumericBins.fit(before)
+    values = rng.normal(size=(looks, rows))
+    values[calm:] += shift
+    return cells, cells.count(before), np.stack([cells.count(look) for look in values]).cumsum(axis=0)
+
+
+def whole(cells, reference, counts):
+    """Evidence at each look."""
+    return np.concatenate(list(log_e_stretches(counts, reference, cells.groupings, cells.ordered)))
+
+
+def test_a_change_after_long_calm_is_found_nearly_as_soon_as_one_at_once(rng):
+    def delay(calm):
+        path = whole(*late(rng, calm, 0.3, calm + 40))
+        return int(np.argmax(path[calm:] >= ALARM)) + 1 if path[calm:].max() >= ALARM else 999
+
+    assert np.median([delay(0) for _ in range(10)]) <= 4
+    assert np.median([delay(150) for _ in range(6)]) <= 10
+
+
+def test_evidence_that_begins_anew_alarms_no_more_often_than_promised(rng):
+    alarms = sum(whole(*late(rng, 0, 0.0, 100)).max() >= ALARM for _ in range(40))
+    assert alarms <= 2 + 2 * math.sqrt(40 * 0.05 * 0.95)
+
+
+def test_a_stream_as_a_whole_has_the_evidence_that_monitors_had_window_by_window(rng):
+    cells, reference, counts = late(rng, 0, 0.0, 30, rows=300)
+    starts, path, every = (), [], []
+    for now in counts:
+        path.append(log_e_since(now, reference, starts, cells.groupings, cells.ordered))
+        starts = started(starts, now, reference)
+        every.append(starts)
+    assert whole(cells, reference, counts) == pytest.approx(path)
+    assert len(starts) == LATEST
+    assert [b[0] - a[0] for a, b in itertools.pairwise(starts)] == [1] * (LATEST - 1)
+    assert starts[-1][0] == len({held[-1][0] for held in every if held})
+
+
+def test_all_looks_at_once_give_the_evidence_of_each(rng):
+    counts = rng.integers(0, 30, (4, 5)).cumsum(axis=0) + 100
+    reference, starts = rng.integers(1, 50, 5), ((3, 20, 20, 20, 20, 20), (4, 50, 40, 60, 50, 50))
+    path = log_e_since_path(counts, reference, starts, ordered=5)
+    assert path == pytest.approx([log_e_since(now, reference, starts, ordered=5) for now in counts])
+
+
+@pytest.mark.parametrize("views", VIEWS, ids=str)
+def test_a_mixture_with_later_starts_is_a_martingale_too(rng, views):
+    """Given everything so far, the mean of the evidence after one more row is the evidence before it."""
+    for starts in ((), ((1, 4, 2, 3),), ((1, 1, 1, 1), (2, 4, 2, 3))):
+        reference, counts = rng.integers(1, 30, 3), rng.integers(5, 30, 3)
+        held = reference + counts + 0.5
+        after = [log_e_since(counts + row, reference, starts, **views) for row in np.eye(3, dtype=int)]
+        expected = np.dot(held / held.sum(), np.exp(after))
+        assert expected == pytest.approx(math.exp(log_e_since(counts, reference, starts, **views)), rel=1e-9)
+
+
+def test_a_start_that_has_seen_nothing_is_worth_its_weight():
+    counts, reference = np.array([5, 6, 7]), np.array([50, 60, 70])
+    begun = ((1, 5, 6, 7),)
+    assert log_e_since(counts, reference, begun) == pytest.approx(log_e_since(counts, reference, ()), abs=1e-12)
 
 
 # --- quality

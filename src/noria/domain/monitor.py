@@ -56,6 +56,7 @@ class MonitorState:
         folded_until: End of the last window it folded in; a window is folded in once.
         rows: Rows seen so far.
         counts: Cells of a drift monitor; empty for one that bets.
+        starts: Where the evidence of a drift monitor began anew: the number of each start, and the counts then.
         log_capitals: Of a monitor that bets, one for each stake of the grid; empty for a drift monitor.
         log_e: Natural logarithm of the evidence; alarm when it reaches `log_threshold`.
         log_threshold: ln(K / alpha) for K monitors on the endpoint.
@@ -73,6 +74,7 @@ class MonitorState:
     folded_until: datetime
     rows: int
     counts: tuple[int, ...] = ()
+    starts: tuple[tuple[int, ...], ...] = ()
     log_capitals: tuple[float, ...] = ()
     log_e: float = 0.0
     log_threshold: float = 0.0

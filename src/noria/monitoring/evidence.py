@@ -1,6 +1,6 @@
 """Evidence as a fold over kept states: a pure function of a monitor's state and what was kept of the next window.
 
-Counts of drift monitors add up, in any order; scores are bet on window by window. So a window that is computed again,
+Counts of drift monitors add up; scores are bet on window by window. So a window that is computed again,
 because records came late or somebody asked, changes evidence by folding the kept states once more, and a new window
 costs the same however many there were.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from noria.domain.monitor import MonitorState, Watch, Window
 from noria.evaluation.drift import drift
-from noria.evaluation.sequential import bet_counts, log_e_bets, log_e_two_sample, no_bets
+from noria.evaluation.sequential import bet_counts, log_e_bets, log_e_since, no_bets, started
 from noria.monitoring.computing import Key
 from noria.monitoring.keeping import SCORES, Kept
 from noria.monitoring.watching import Watched, asked_by
@@ -90,7 +90,8 @@ def _next(state: MonitorState, monitor: Watched, window: Window, found: Kept | N
         promised = monitor.floor if reference.digest == SCORES.digest else 1 - monitor.floor
         numbers = {"mean": mean, "floor": promised}
         return replace(moved_on, rows=rows, log_capitals=capitals, log_e=log_e_bets(capitals), numbers=numbers)
-    total = new + (np.array(state.counts, np.int64) if len(state.counts) == len(new) else 0)
+    same = len(state.counts) == len(new)
+    total, starts = (new + np.array(state.counts, np.int64), state.starts) if same else (new, ())
     cells = reference.cells
     sizes = drift(total, reference.counts, cells)
     known = {"js_distance": sizes.js_distance, "population_stability_index": sizes.population_stability_index}
@@ -98,6 +99,7 @@ def _next(state: MonitorState, monitor: Watched, window: Window, found: Kept | N
         moved_on,
         rows=int(total.sum()),
         counts=tuple(total.tolist()),
-        log_e=log_e_two_sample(total, reference.counts, cells.groupings, cells.ordered),
+        starts=started(starts, total, reference.counts),
+        log_e=log_e_since(total, reference.counts, starts, cells.groupings, cells.ordered),
         numbers={name: number for name, number in known.items() if number is not None},
     )

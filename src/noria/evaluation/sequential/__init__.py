@@ -7,7 +7,8 @@ has changed" is at most 1 at every stopping time. Reaching 1/alpha even once is 
 The records are taken to be independent given their law. Copies of one record (a client that retries in a loop) count
 as evidence; a rhythm that the reference doesn't hold (weekends) is a change like any other.
 
-One page for each kind of evidence: `counts` (numbers, categories, texts), `scores` (a mean against a floor), `blocks`
+One page for each kind of evidence: `counts` (numbers, categories, texts), `restarts` (the same, when a change comes
+late), `scores` (a mean against a floor), `blocks`
 (failures of two or more groups), `paired` (two models on the same rows), `many` (several monitors at once).
 """
 
@@ -15,6 +16,14 @@ from noria.evaluation.sequential.blocks import GROUP_PRUDENCE, PRUDENCE, log_e_b
 from noria.evaluation.sequential.counts import CELL_CONCENTRATIONS, CONCENTRATIONS, TILTS, log_e_path, log_e_two_sample
 from noria.evaluation.sequential.many import e_bh, log_threshold
 from noria.evaluation.sequential.paired import Bounds, NonInferiority, non_inferiority
+from noria.evaluation.sequential.restarts import (
+    LATEST,
+    Starts,
+    log_e_since,
+    log_e_since_path,
+    log_e_stretches,
+    started,
+)
 from noria.evaluation.sequential.scores import (
     SCORE_STEPS,
     STAKES,
@@ -30,12 +39,14 @@ __all__ = [
     "CELL_CONCENTRATIONS",
     "CONCENTRATIONS",
     "GROUP_PRUDENCE",
+    "LATEST",
     "PRUDENCE",
     "SCORE_STEPS",
     "STAKES",
     "TILTS",
     "Bounds",
     "NonInferiority",
+    "Starts",
     "bet",
     "bet_counts",
     "detect_counts",
@@ -45,8 +56,12 @@ __all__ = [
     "log_e_block",
     "log_e_groups",
     "log_e_path",
+    "log_e_since",
+    "log_e_since_path",
+    "log_e_stretches",
     "log_e_two_sample",
     "log_threshold",
     "no_bets",
     "non_inferiority",
+    "started",
 ]
