@@ -263,11 +263,21 @@ def test_stopping_lets_the_worker_finish_and_leaves_nothing_behind(up: Running, 
         get(up.supervisor.url)
 
 
+def dead(pid: int) -> bool:
+    """Whether a process has ended, whoever still has to hear of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def test_a_worker_that_dies_right_before_the_stop_is_started_to_ship_what_is_left(
     up: Running, settings: Settings, tmp_path: Path
 ) -> None:
     until(lambda: announced(up))
-    os.kill(running(settings.run_dir).children["worker"], signal.SIGKILL)
+    worker = running(settings.run_dir).children["worker"]
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: dead(worker))
     up.stop()
     assert (tmp_path / "worker-said").read_text() == "stopped in order"
 
