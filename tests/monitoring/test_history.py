@@ -356,6 +356,21 @@ def test_history_computed_again_is_the_same_and_twice_gives_identical_tables(
     assert plant.everything() == before
 
 
+def test_history_of_more_values_than_a_sketch_holds_is_computed_again_to_the_last_bit(tmp_path, baseline):
+    plant = Plant(tmp_path, baseline, granularities=["3h"], slices=["model"])
+    for _ in range(3):
+        plant.ask(400)
+        plant.ask(400, version="2")
+        plant.clock.at += HOUR
+        plant.close()
+    profiles = plant.everything()["profile_metrics"]
+    backfill(plant, 0, 3)  # by the baseline that the first windows completed
+    once = plant.everything()
+    assert once["profile_metrics"] == profiles
+    backfill(plant, 0, 3)
+    assert plant.everything() == once
+
+
 def test_history_takes_in_what_was_written_past_the_shipper(plant):
     plant.hours(4)
     plant.records.append("inference", plant.unwritten(30, BEGIN + 2.1 * HOUR), "import", 1)

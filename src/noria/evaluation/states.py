@@ -126,6 +126,16 @@ class ColumnState:
         """The state of both's values together."""
         return merged([self, other])
 
+    def agrees(self, other: "ColumnState") -> bool:
+        """Whether both are of the same values, as far as states tell.
+
+        Sketches of quantiles and of frequent texts don't count, since chance and the order have a part in them, and
+        moments count to rounding.
+        """
+        exact = all(getattr(self, name) == getattr(other, name) for name in _EXACT)
+        moments = (self.mean, self.m2), (other.mean, other.m2)
+        return exact and np.array_equal(self.cells, other.cells) and np.allclose(*moments, rtol=1e-9, atol=0)
+
     def to_bytes(self) -> bytes:
         """The state as the tables keep it: MessagePack."""
         facts = [getattr(self, name) for name in _FACTS]
@@ -152,6 +162,7 @@ class ColumnState:
 
 
 _FACTS = tuple(name for name in ColumnState.__slots__ if name != "cells")
+_EXACT = tuple(name for name in _FACTS if name not in {"mean", "m2", "kll", "items"})
 
 
 def merged(states: Iterable[ColumnState]) -> ColumnState:

@@ -76,6 +76,19 @@ def summed(parts: Sequence[Kept]) -> Kept:
     return Kept(merged(part.state for part in parts), next(iter(digests), ""))
 
 
+def settled(found: Mapping[Key, Kept], before: Mapping[Key, Kept]) -> dict[Key, Kept]:
+    """What was found, but as it was kept before where both are of the same values.
+
+    A sketch of quantiles draws anew each time: history that is computed again has to come to what it was.
+    """
+    return {
+        key: known
+        if (known := before.get(key)) is not None and known.cells == each.cells and known.state.agrees(each.state)
+        else each
+        for key, each in found.items()
+    }
+
+
 def table_of(
     endpoint: str, kept: Mapping[Key, Kept], versions: Mapping[Window, int], *, of_windows: bool = False
 ) -> pa.Table:

@@ -23,7 +23,18 @@ from noria.monitoring.baselines import Baselines
 from noria.monitoring.computing import TABLE, Key
 from noria.monitoring.counting import Counting
 from noria.monitoring.evidence import Folded, begin, fold
-from noria.monitoring.keeping import SCORE, SCORES, Kept, in_window, keep, newest_before, read, table_of, together
+from noria.monitoring.keeping import (
+    SCORE,
+    SCORES,
+    Kept,
+    in_window,
+    keep,
+    newest_before,
+    read,
+    settled,
+    table_of,
+    together,
+)
 from noria.monitoring.reading import read_judgements
 from noria.monitoring.rows import BASELINE, INPUT, evidence_columns, granularity
 from noria.monitoring.tables import Groups, drift_rows, drift_table, grouped, profile_rows_of
@@ -40,6 +51,9 @@ QUALITY = (
     "accuracy_score", "precision", "recall", "f1_score", "roc_auc_score", "log_loss", "confusion_matrix",
 )  # fmt: skip
 """Columns of `profile_metrics` that say how right answers were; they come later, with the labels."""
+EXACT = ("count", "num_nulls", "num_nan", "num_zeros", "min", "max", "avg_length", "distinct_count")
+SKETCHED = ("quantiles", "median", "frequent_items")
+"""Columns that tell whether a profile is of the same values, and those that chance or the order have a part in."""
 AT_A_TIME = 48
 """Windows whose kept states are in memory at once."""
 _MOMENT = timedelta(microseconds=1)
@@ -129,6 +143,9 @@ class Recomputing:
         commit = self.records.snapshot("inference")
         counted = self.counting.states(watch.endpoint, endpoint, settings_of(watch), windows, baseline)
         kept = keep(counted, baseline) | self._judged(watch, windows)
+        if windows[0].start < watch.counted_until:
+            until = windows[-1].start + _MOMENT
+            kept = settled(kept, read(self.records, watch.endpoint, windows[0].start, until))
         versions = dict.fromkeys(windows, watch.monitor_version)
         writer.replace("monitor_states", table_of(watch.endpoint, kept, versions), windows, summed=False)
         everyone = together(kept)
@@ -149,12 +166,13 @@ class Recomputing:
         length: str,
     ) -> None:
         """Write the profiles of windows of one length. What was measured of their answers' quality stays: it depends on
-        what people said, not on these states."""
+        what people said, not on these states; what chance has a part in stays where nothing else changed."""
         since, until = windows[0].start, windows[-1].start + _MOMENT
         before = self.records.scan("profile_metrics", endpoint=watch.endpoint, since=since, until=until).to_pylist()
-        measured = {_of_row(row): {name: row[name] for name in QUALITY} for row in before if _is_measured(row, length)}
+        known = {_of_row(row): row for row in before if row["granularity"] == length}
         rows = profile_rows_of(watch, windows, kept, commit)
-        table = pa.Table.from_pylist([row | measured.get(_of_row(row), {}) for row in rows], schema=PROFILE_METRICS)
+        settled_rows = [row | _stays(row, known.get(_of_row(row))) for row in rows]
+        table = pa.Table.from_pylist(settled_rows, schema=PROFILE_METRICS)
         writer.replace("profile_metrics", table, windows, granularity=length, log_type=INPUT)
 
     def sum_up(self, watch: Watch, window: Window) -> None:
@@ -162,6 +180,7 @@ class Recomputing:
         writer = Writer(self.records, watch.endpoint)
         baseline = self.baselines.of(watch.model, watch.version, settings_of(watch))
         kept = in_window(read(self.records, watch.endpoint, window.start, window.end), window)
+        kept = settled(kept, read(self.records, watch.endpoint, window.start, window.start + _MOMENT, of_windows=True))
         length = granularity(window.end - window.start)
         rows = table_of(watch.endpoint, kept, {window: watch.monitor_version}, of_windows=True)
         writer.replace("monitor_states", rows, [window], summed=True, granularity=length)
@@ -368,5 +387,11 @@ def _of_row(row: Row) -> tuple[Any, ...]:
     return start, row["model_id"], *sliced, row["column_name"]
 
 
-def _is_measured(row: Row, length: str) -> bool:
-    return row["column_name"] == TABLE and row["granularity"] == length and any(row[n] is not None for n in QUALITY)
+def _stays(row: Row, before: Row | None) -> Row:
+    """What of a profile's row is as it was before."""
+    if before is None:
+        return {}
+    if before["column_name"] == TABLE:
+        return {name: before[name] for name in QUALITY if before[name] is not None}
+    same = all(row.get(name) == before[name] for name in EXACT)
+    return {name: before[name] for name in SKETCHED} if same else {}
