@@ -252,10 +252,11 @@ LocalCompute().run(JobSpec("fakes.jobs:wait", {"file": sys.argv[1], "seconds": 6
 
 @pytest.mark.chaos
 def test_closing_a_map_stops_the_parts_under_way(local: LocalCompute, tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    results = local.map(job("wait", file=str(file)), [{"seconds": 0}, {"seconds": 60}])
+    working, file = local.run(job("pid"))["pid"], tmp_path / "begun"
+    parts = [{"file": os.devnull, "seconds": 0}, {"file": str(file), "seconds": 60}]
+    results = local.map(job("wait"), parts)
     next(results)
-    working = int(file.read_text())
+    until(file.exists)
     results.close()
     until(lambda: not _alive(working))
     assert local.run(job("add", a=1, b=1)) == {"sum": 2}
@@ -386,8 +387,10 @@ def _outcome(engine: ComputeEngine, spec: JobSpec) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether any thread of a process runs: only after the last has ended can its parent see that it is dead."""
     try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        ended = "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return not ended or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except FileNotFoundError:
         return False
 
