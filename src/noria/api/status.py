@@ -169,7 +169,7 @@ def _order(monitor: MonitorState) -> tuple[int, str]:
 def _monitor(monitor: MonitorState) -> dict[str, Any]:
     """A monitor's evidence, without the counts that it is computed from."""
     shown: dict[str, Any] = plain(monitor)
-    del shown["counts"], shown["log_capitals"]
+    del shown["counts"], shown["starts"], shown["log_capitals"]
     return {**shown, "alarms": monitor.alarms}
 
 
