@@ -4,7 +4,9 @@ import pytest
 
 from fakes.records import MemoryRecords
 from fakes.traffic import BEGIN, HOUR, Traffic
-from noria.monitoring.reading import read_judgements, read_records
+from noria.evaluation.observations import observe
+from noria.monitoring.reading import read_judgements
+from noria.settings import Task
 
 
 @pytest.fixture
@@ -21,11 +23,25 @@ def judged(records, since=BEGIN, until=BEGIN + 48 * HOUR, model="triage/1"):
     return sorted(j.score for j in read_judgements(records, "triage", since, until, model))
 
 
+def seen(records, since, until):
+    return observe(records.scan("inference", endpoint="triage", since=since, until=until), Task.CLASSIFICATION)
+
+
+def held(found, column):
+    return [text for text in found.items[column].to_pylist() if text is not None]
+
+
 def test_records_hold_texts_answers_and_numbers(records, traffic):
     traffic.ask(["late again"], ["negative"])
-    (record,) = read_records(records, "triage", BEGIN, BEGIN + HOUR)
-    assert (record.model, list(record.asked), list(record.said)) == ("triage/1", ["late again"], ["negative"])
-    assert record.numbers == {
+    found = seen(records, BEGIN, BEGIN + HOUR)
+    (record,) = found.records.to_pylist()
+    assert (record["model"], held(found, "input"), held(found, "prediction")) == (
+        "triage/1",
+        ["late again"],
+        ["negative"],
+    )
+    numbers = ("status_code", "execution_duration_ms", "ttft_ms", "input_tokens", "output_tokens")
+    assert {name: record[name] for name in numbers} == {
         "status_code": 200,
         "execution_duration_ms": 5,
         "ttft_ms": None,
@@ -38,15 +54,15 @@ def test_shadows_and_records_outside_the_span_are_left_out(records, traffic):
     traffic.ask(["a"], ["x"], route="shadow")
     traffic.ask(["b"], ["x"], BEGIN + HOUR)
     traffic.ask(["c"], ["x"], BEGIN + 2 * HOUR)
-    assert [r.asked for r in read_records(records, "triage", BEGIN + HOUR, BEGIN + 2 * HOUR)] == [["b"]]
+    assert held(seen(records, BEGIN, BEGIN + HOUR), "input") == []
+    assert held(seen(records, BEGIN + HOUR, BEGIN + 2 * HOUR), "input") == ["b"]
 
 
 def test_a_request_that_failed_was_asked_but_not_answered(records, traffic):
     traffic.ask(["a", '{"nonsense": 1}'], ["x", "y"], outcome="failed")
-    assert [(list(r.asked), list(r.said)) for r in read_records(records, "triage", BEGIN, BEGIN + HOUR)] == [
-        (["a"], []),
-        ([], []),
-    ]
+    found = seen(records, BEGIN, BEGIN + HOUR)
+    assert (found.records.num_rows, held(found, "prediction")) == (2, [])
+    assert held(found, "input") == ["a"]
 
 
 def test_labels_that_come_days_later_find_their_answers(records, traffic):

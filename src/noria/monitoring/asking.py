@@ -4,8 +4,8 @@ A request that gets no reply is tried again; what it cost is known only where th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,21 +69,13 @@ class Asker:
         self, url: str, bodies: Sequence[Mapping[str, Any]], price: Price | None, timeout_s: float
     ) -> list[Reply]:
         places = asyncio.Semaphore(AT_ONCE)
-        async with self._client() as client:
+        async with aclosing(self.upstream()) as client:
 
             async def one(body: Mapping[str, Any]) -> Reply:
                 async with places:
                     return await _with_patience(client, url, body, price, timeout_s)
 
             return list(await asyncio.gather(*map(one, bodies)))
-
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Upstream]:
-        client = self.upstream()
-        try:
-            yield client
-        finally:
-            await client.aclose()
 
 
 async def _with_patience(

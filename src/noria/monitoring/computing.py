@@ -48,9 +48,6 @@ class Key(NamedTuple):
     column: str
 
 
-States = Mapping[Key, ColumnState]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is computed of an endpoint's records; JSON-able, so that any machine can do it.

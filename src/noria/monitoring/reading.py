@@ -1,6 +1,6 @@
-"""What monitors see of the tables: an endpoint's records in a span of time, and what was said of its answers.
+"""What was said of an endpoint's answers in a span of time.
 
-Shadows are left out everywhere: nobody saw their answers, and their requests are copies.
+Shadows are left out: nobody saw their answers, and their requests are copies.
 """
 
 import re
@@ -14,15 +14,12 @@ import pyarrow.compute as pc
 
 from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
-from noria.evaluation.payloads import inputs, outputs
+from noria.evaluation.payloads import outputs
 from noria.evaluation.statements import statements
 from noria.ports import RecordStore
 from noria.settings.monitors import JUDGE
 
 _ANSWERS = ["databricks_request_id", "route", "model_name", "model_version", "outcome", "response"]
-_RECORDS = [
-    *_ANSWERS, "request", "status_code", "execution_duration_ms", "ttft_ms", "input_tokens", "output_tokens",
-]  # fmt: skip
 _FEEDBACK = ["feedback_id", "request_id", "feedback_time", "label", "score", "source"]
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 _HOUR = timedelta(hours=1)
@@ -31,43 +28,11 @@ _SKEW = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One request and how it ended.
-
-    Attributes:
-        model: `model/version` that it went to.
-        asked: The texts in it.
-        said: The answers to it; empty if it was not answered.
-        numbers: Columns of the inference table that are numbers.
-    """
-
-    model: str
-    asked: Sequence[str]
-    said: Sequence[str]
-    numbers: dict[str, float | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What somebody said of one answer: between 0 (wrong, bad) and 1 (right, good)."""
 
     request_id: str
     score: float
-
-
-def read_records(records: RecordStore, endpoint: str, since: datetime, until: datetime) -> list[Record]:
-    """Requests that arrived in a span of time, start included, end excluded."""
-    rows = records.scan("inference", columns=_RECORDS, endpoint=endpoint, since=since, until=until).to_pylist()
-    return [
-        Record(
-            model=_model(row),
-            asked=inputs(row["request"] or ""),
-            said=_said(row),
-            numbers={name: row[name] for name in _RECORDS[len(_ANSWERS) + 1 :]},
-        )
-        for row in rows
-        if row["route"] != Role.SHADOW
-    ]
 
 
 def read_judgements(

@@ -6,8 +6,8 @@ time, for latency as a caller sees it; the rest go in batches.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -86,7 +86,7 @@ class Trial:
         return asyncio.run(self._chat(url, prompts))
 
     async def _classify(self, url: str, texts: Sequence[str]) -> Answers:
-        async with self._client() as client:
+        async with aclosing(self.upstream()) as client:
             for text in texts[:WARM_UP]:
                 await _invoke(client, url, [text])
             places = asyncio.Semaphore(AT_ONCE)
@@ -110,7 +110,7 @@ class Trial:
 
     async def _chat(self, url: str, prompts: Sequence[str]) -> Answers:
         said, latencies = [], []
-        async with self._client() as client:
+        async with aclosing(self.upstream()) as client:
             for prompt in prompts:
                 begun = time.perf_counter()
                 reply = await _complete(client, url, [{"role": "user", "content": prompt}])
@@ -119,14 +119,6 @@ class Trial:
                     raise _garbage(url, reply)
                 said.append(answer[0])
         return Answers(predictions=tuple(said), latencies_ms=tuple(latencies))
-
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Upstream]:
-        client = self.upstream()
-        try:
-            yield client
-        finally:
-            await client.aclose()
 
 
 async def _invoke(client: Upstream, url: str, texts: Sequence[str]) -> bytes:
