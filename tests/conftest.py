@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.chromium import CHROMIUM, FLAGS
+
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from noria.adapters.spark import SparkCompute
 
 
@@ -54,3 +58,14 @@ def spark() -> "Iterator[SparkCompute]":
     made = sparks.begun()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """The machine's own Chromium, headless; only for tests that are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()

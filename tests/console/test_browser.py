@@ -1,23 +1,20 @@
 """The console in a real Chromium: it is alive, quiet, self-contained and fits a phone."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from starlette.applications import Starlette
 
+from fakes.chromium import CHROMIUM
 from fakes.state import FakeState
 from fakes.story import ALERT, NOW, PROJECT, StoppedClock, before, drift_rows, route, tell
 from noria.api.console import routes
 from noria.domain.status import Heartbeat
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 PAGES = ("/", "/endpoints/triage", "/runs", "/runs/run-3", "/verdicts/triage/3", "/verdicts/triage/2", "/audit")
 
 pytestmark = [
@@ -63,14 +60,6 @@ def site() -> Iterator[Site]:
     yield Site(f"http://127.0.0.1:{port}", state)
     server.should_exit = True
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
