@@ -100,7 +100,7 @@ def wire_of(version: ModelVersion) -> Wire:
     """The protocol that a version is asked with."""
     if version.flavor is Flavor.GGUF:
         return Wire.OPENAI
-    default = Wire.MLFLOW if version.flavor is Flavor.PYFUNC else Wire.OPENAI
+    default = Wire.MLFLOW if version.flavor in (Flavor.PYFUNC, Flavor.PROMPT) else Wire.OPENAI
     return Wire(version.tags.get(WIRE, default.value))
 
 

@@ -14,6 +14,8 @@ class Flavor(StrEnum):
     """Any MLflow model: Noria's batching model server loads it."""
     GGUF = "gguf"
     """A llama.cpp model file: the llama.cpp runtime loads it."""
+    PROMPT = "prompt"
+    """A way to ask a base language model: messages, labels, examples, an adapter (`domain/prompt.py`)."""
     COMMAND = "command"
     """A command of the project file that listens on a port."""
     EXTERNAL = "external"

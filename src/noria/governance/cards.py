@@ -21,6 +21,7 @@ _EVIDENCE = "evidence.json"
 _ENVIRONMENT = {
     Flavor.PYFUNC: ("noria", "mlflow", "scikit-learn", "skops", "numpy"),
     Flavor.GGUF: ("noria", "xllamacpp"),
+    Flavor.PROMPT: ("noria", "xllamacpp"),
     Flavor.COMMAND: ("noria",),
     Flavor.EXTERNAL: ("noria",),
 }

@@ -78,6 +78,11 @@ class TrainingJob:
         holdout: Rows that nothing is learnt from; the baseline's predictions are made on them.
         parameters: The trainer's own, from noria.yaml.
         seed: For every random choice.
+        task: What the endpoint does, `classification` or `chat`.
+        base: The language model to start from, as the project file names it (`gguf` and how it is served, or `upstream`
+            and `model`); empty for a trainer that needs none.
+        folder: The run's own folder, the same at every attempt: checkpoints, names of work that was begun elsewhere.
+        progress: JSON-lines file that the trainer tells how far it is, and that people see; empty for none.
     """
 
     endpoint: str
@@ -89,6 +94,10 @@ class TrainingJob:
     holdout: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    task: str = "classification"
+    base: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    progress: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +110,14 @@ class TrainingResult:
         mlflow_run_id: The run that holds everything.
         metrics: As logged.
         predictions: Parquet file: the held-out rows with the columns prediction and score added.
+        cost_usd: What it cost elsewhere, US dollars.
     """
 
     logged_model_uri: str
     mlflow_run_id: str
     metrics: Mapping[str, float]
     predictions: str
+    cost_usd: float = 0.0
 
 
 class Steps(Protocol):

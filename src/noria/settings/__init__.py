@@ -11,12 +11,13 @@ from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute, Engine, Spark
 from noria.settings.judges import Judge, Scorer
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
-from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.monitors import MonitorName, Monitors, Span
 from noria.settings.policy import Policy, PolicyRules
 from noria.settings.project import Endpoint, Mlflow, Project, Task
+from noria.settings.rollout import RolloutPlan
 from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
+from noria.settings.training import Training
 
 __all__ = [
     "READ",

@@ -12,10 +12,11 @@ from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute
 from noria.settings.judges import Judge
 from noria.settings.log import SPELLED, Log, RedactElse, Redaction, Region, Telemetry
-from noria.settings.loop import RolloutPlan, Training
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.monitors import JUDGE, Monitors
+from noria.settings.rollout import RolloutPlan
 from noria.settings.traffic import Limits, Routing, Server, Upstream, UpstreamKind
+from noria.settings.training import Training
 
 
 class Task(StrEnum):
@@ -131,6 +132,9 @@ class Project(Strict):
             at = {"name": name}
             if endpoint.deployment is not None and endpoint.deployment.upstream not in self.upstreams:
                 raise PydanticCustomError("upstream", "endpoints.{name}.deployment: name one of the upstreams", at)
+            base = endpoint.training.base if endpoint.training is not None else None
+            if isinstance(base, Deployment) and base.upstream not in self.upstreams:
+                raise PydanticCustomError("upstream", "endpoints.{name}.training.base: name one of the upstreams", at)
             if (problem := _mismatch(endpoint, self.upstreams)) is not None:
                 raise PydanticCustomError("wire", "endpoints.{name}." + problem, at)
             for watched in endpoint.monitors.watch:

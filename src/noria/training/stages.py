@@ -27,6 +27,9 @@ TRAIN_JOB = "noria.adapters.trainers:train_job"
 EVIDENCE = "evidence"
 """Artefact folder of what a card is written from: dataset.json, quality.json and fairness.json with its chart."""
 
+PROGRESS = "progress.jsonl"
+"""In a run's folder: what the trainer says of how far it is."""
+
 Report = dict[str, Any]
 """What a step leaves: `summary` in words, `numbers`, and whatever later steps need; all of it JSON."""
 WriteCard = Callable[[str, ModelVersion, Run, Mapping[str, Any]], None]
@@ -155,11 +158,25 @@ def train(shop: Workshop, run: Run, reports: Mapping[str, Report]) -> Report:
         holdout=dataset["holdout"],
         parameters=dict(training.parameters),
         seed=training.seed,
+        task=settings.project.endpoints[run.endpoint].task.value,
+        base=_base(training, settings.root),
+        folder=str(shop.work_dir(run.id)),
+        progress=str(shop.work_dir(run.id) / PROGRESS),
     )
     where = {"trainer": training.trainer, "artifacts_dir": str(settings.artifacts_dir)}
     result = shop.compute.run(JobSpec(TRAIN_JOB, where | asdict(job)))
     numbers = {name: result["metrics"][name] for name in ("train_seconds",) if name in result["metrics"]}
     return {"summary": f"trained by {training.trainer}", "numbers": numbers, **result}
+
+
+def _base(training: Training, root: Path) -> dict[str, Any]:
+    """The language model that training starts from; a path is made one that any process finds."""
+    if training.base is None:
+        return {}
+    base = training.base.model_dump(mode="json")
+    if not base.get("gguf", "python:").startswith("python:"):
+        base["gguf"] = str((root / Path(base["gguf"]).expanduser()).resolve())
+    return base
 
 
 def evaluate(shop: Workshop, run: Run, reports: Mapping[str, Report]) -> Report:
