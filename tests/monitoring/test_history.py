@@ -4,20 +4,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fakes.outbox import outbox, showing
 from fakes.records import MemoryRecords
 from fakes.registry import FakeRegistry
 from fakes.state import FakeState
 from fakes.traffic import BEGIN, HOUR, Clock, Traffic, at_once, project, route
+from noria.domain.alert import Alert
 from noria.domain.errors import InvalidRequest, NotReady
-from noria.domain.events import DriftDetected, QualityDropped, WindowClosed
+from noria.domain.events import DriftDetected, QualityDropped, WindowClosed, WindowJudged
 from noria.domain.monitor import LateRecords, MonitorState, Watch, WindowCursor
 from noria.evaluation.baseline import FILE, Baseline
 from noria.evaluation.states import ColumnState
 from noria.monitoring import recomputing
+from noria.monitoring.alerts import Causes, Rules
 from noria.monitoring.backfill import Backfill
 from noria.monitoring.baselines import Baselines
 from noria.monitoring.monitors import Monitors
 from noria.monitoring.windows import CATCH_UP, Windows
+from noria.settings import AlertRule
 from noria.tables import INFERENCE
 
 WORDS = ["flight", "late", "gate", "bag", "crew", "seat", "delayed", "cancelled"]
@@ -380,6 +384,27 @@ def test_history_takes_in_what_was_written_past_the_shipper(plant):
     assert plant.states()["text"].rows == 270
     backfill(plant, 2, 3)
     assert plant.everything() == once
+
+
+def test_rules_look_at_history_once_more_so_that_what_was_written_past_the_shipper_is_told(plant):
+    rule = AlertRule(metric=":table.count", above=80, windows="1 of 4")
+    ruled = plant.project.endpoints["triage"].model_copy(update={"alerts": {"many": rule}})
+    plant.project = plant.project.model_copy(update={"endpoints": {"triage": ruled}})
+    causes = Causes(plant.state, plant.clock, lambda _: (), showing(plant.records), lambda _: ruled.alerts)
+    owed = outbox(plant.state, plant.clock)
+    rules = Rules(plant.state, plant.clock, plant.records, lambda: plant.project, causes, owed)
+    plant.hours(4)
+    for event in plant.events:
+        rules.judge(event, at_once)
+    assert plant.state.find(Alert) == []
+    plant.records.append("inference", plant.unwritten(30, BEGIN + 3.1 * HOUR), "import", 1)
+    backfill(plant, 2, 4)
+    again = [event for event in plant.state.pending_events() if isinstance(event, WindowJudged)]
+    assert [event.start for event in again] == [BEGIN + 2 * HOUR, BEGIN + 3 * HOUR]
+    for event in again:
+        rules.judge(event, at_once)
+    (alert,) = plant.state.find(Alert)
+    assert (alert.rule, alert.value, alert.since) == ("many", 90, BEGIN + 3 * HOUR)
 
 
 def test_history_from_before_anything_was_watched_is_added_to_the_first_watch(plant):

@@ -2,7 +2,7 @@
 
 Each window is computed as it was watched when it closed, its rows are replaced, and the evidence that rests on it is
 folded anew; so doing it twice gives the same tables. Windows from before anything was watched are added to the first
-watch: its evidence then begins with them.
+watch: its evidence then begins with them. The project's rules look at the newest of them once more, in the worker.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from itertools import groupby
 
 from noria.domain.endpoint import Route
 from noria.domain.errors import InvalidRequest, NotReady
+from noria.domain.events import WindowJudged
 from noria.domain.monitor import Watch, Window, WindowCursor
 from noria.monitoring import watches
 from noria.monitoring.monitors import Monitors
@@ -21,6 +22,8 @@ from noria.ports import Clock
 from noria.settings import Endpoint
 
 _TRIES = 3
+LOOKED_AT_AGAIN = 48
+"""Windows of each length that rules look at once more: as many as they remember (`alerts.rules.TRAIL`), or as they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,17 @@ class Backfill:
         for window in over:
             watch = watches.at(every, window.start) or every[-1]
             self.monitors.recomputing.sum_up(watch, window)
+        self._look_again(result.endpoint, endpoint, [*windows, *over])
         return Backfilled(result.endpoint, result.windows, len(over), result.records, result.alarms)
+
+    def _look_again(self, name: str, endpoint: Endpoint, windows: Sequence[Window]) -> None:
+        """Have the rules look at the newest windows of each length, and how right their answers were be measured."""
+        now = self.clock.now()
+        most = max([LOOKED_AT_AGAIN, *(rule.needed[1] for rule in endpoint.alerts.values())])
+        with self.monitors.state.note() as note:
+            for _, some in groupby(sorted(windows, key=_by_length), key=lambda w: w.end - w.start):
+                for window in list(some)[-most:]:
+                    note.emit(WindowJudged(endpoint=name, start=window.start, end=window.end, at=now))
 
 
 def _by_watch(every: Sequence[Watch], windows: Sequence[Window]) -> list[tuple[Watch, list[Window]]]:
