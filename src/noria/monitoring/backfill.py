@@ -23,7 +23,7 @@ from noria.settings import Endpoint
 
 _TRIES = 3
 LOOKED_AT_AGAIN = 48
-"""Windows of each length that rules look at once more: as many as they remember (`alerts.rules.TRAIL`), or as they need."""
+"""Windows of each length that rules look at once more: as many as they remember, or as they need."""
 
 
 @dataclass(frozen=True, slots=True)
