@@ -16,7 +16,7 @@ from noria.domain.monitor import MonitorKind, MonitorState
 from noria.evaluation.baseline import Baseline
 from noria.monitoring.reports import Reporter, figures
 from noria.monitoring.reports.page import page
-from noria.monitoring.reports.poster import poster, specification
+from noria.monitoring.reports.poster import MOST_LINES, poster, said, specification
 from noria.monitoring.reports.windows import MOST_SHOWN
 from noria.monitoring.reports.words import baseline_of, evidence_in_words, to_an_alarm, watches
 from noria.settings import Monitors
@@ -309,3 +309,11 @@ def test_every_measure_of_answers_is_in_the_table_and_the_main_ones_are_drawn(fo
     assert "log loss" in drawn
     assert "judge:tone.kappa" in drawn
     assert "right, as far as known" in drawn
+
+
+def test_a_long_sentence_is_told_on_several_lines_of_a_picture_and_only_cut_when_there_is_no_end():
+    sentence = " ".join(["the messages to triage changed"] * 9)
+    assert " ".join(said(sentence)["mark"]["text"]) == sentence
+    endless = said("word " * 1000)["mark"]["text"]
+    assert len(endless) == MOST_LINES
+    assert endless[-1].endswith("…")

@@ -6,7 +6,6 @@ An alert is pending while a rule's windows are counted, fires once it is certain
 is gone. Only while it fires can somebody acknowledge it. What nobody is told of is still shown.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from noria.domain.errors import Conflict
 from noria.domain.monitor import Moved
+from noria.domain.odds import odds
 
 
 class AlertState(StrEnum):
@@ -157,8 +157,7 @@ class Alert:
         if self.by_threshold:
             return "a plain threshold: it may be chance"
         if self.log_e > 0:
-            odds = f"{math.exp(min(self.log_e, 50)):,.0f}{' or more' if self.log_e > 50 else ''}"
-            return f"evidence {odds} to 1"
+            return f"evidence {odds(self.log_e)} to 1"
         return ""
 
     @property

@@ -46,7 +46,7 @@ def evidence(rows: Rows) -> Spec | None:
     if not points:
         return None
     line = max(r["log_threshold"] for r in rows if r.get("log_threshold") is not None) / _LN10
-    top = math.ceil(max(line + 0.5, *(p["value"] for p in points)))
+    top = math.ceil(max(line, *(p["value"] for p in points)) + 0.25)
     label = (
         "datum.value < 0 ? '1/' + format(pow(10, -datum.value), ',') : "
         "datum.value < 7 ? format(pow(10, datum.value), ',') : '10^' + datum.value"

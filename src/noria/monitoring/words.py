@@ -1,8 +1,8 @@
 """How numbers are written for people: on the console's pages, in reports and at the command line."""
 
-import math
+from noria.domain.odds import odds
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+__all__ = ["number", "odds", "percent", "points"]
 
 
 def number(value: float | int | None) -> str:
@@ -26,17 +26,3 @@ def percent(share: float | None, digits: int = 1) -> str:
 def points(change: float | None) -> str:
     """A difference of two shares, in percentage points with its sign."""
     return "–" if change is None else f"{change * 100:+.1f}".replace("-", "−")
-
-
-def odds(log_e: float | None) -> str:
-    """Evidence E given as its natural logarithm: how many to one it speaks for a change."""
-    if log_e is None:
-        return "–"
-    power = log_e / math.log(10)
-    if power >= 6:
-        digits, exponent = 10 ** (power % 1), int(power // 1)
-        return f"{digits:.1f} × 10{str(exponent).translate(_SUPERSCRIPT)}"
-    value = math.exp(log_e)
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.2g}" if value >= 0.01 else "< 0.01"

@@ -1,5 +1,6 @@
 """A report as one picture: what a channel or a slide has room for. Black on white, drawn without a browser."""
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ WIDTH = 900
 SCALE = 2.0
 _INK, _MUTED, _ALARM = figures.LIGHT["--ink"], figures.LIGHT["--muted"], figures.LIGHT["--alarm"]
 _LONGEST = 130
+"""Characters of a line."""
+MOST_LINES = 3
+"""Lines of one text."""
 _PICTURES: tuple[tuple[str, Callable[[Mapping[str, Any]], Spec | None]], ...] = (
     ("Evidence of a change, to 1; the dashed line alarms", figures.evidence),
     ("Quality of answers, with 95% intervals", figures.quality),
@@ -38,7 +42,7 @@ def poster(report: Mapping[str, Any]) -> bytes:
 def specification(report: Mapping[str, Any]) -> Spec:
     """The same as a Vega-Lite specification."""
     parts = [part for endpoint in report["endpoints"] for part in _endpoint(endpoint)]
-    made = figures.alone({"vconcat": parts or [_said("Nothing to show: no window has closed.")]})
+    made = figures.alone({"vconcat": parts or [said("Nothing to show: no window has closed.")]})
     config: Spec = next((part.pop("config") for part in made["vconcat"] if "config" in part), {})
     for part in made["vconcat"]:
         for shared in ("config", "$schema", "background", "padding"):
@@ -62,8 +66,8 @@ def specification(report: Mapping[str, Any]) -> Spec:
 
 def _endpoint(endpoint: Mapping[str, Any]) -> list[Spec]:
     firing = [a for a in endpoint["alerts"] if a["state"] == "firing"]
-    parts = [_said(endpoint["name"], size=19, bold=True)]
-    parts += [_said(alert["summary"], colour=_ALARM) for alert in firing[:3]]
+    parts = [said(endpoint["name"], size=19, bold=True)]
+    parts += [said(alert["summary"], colour=_ALARM) for alert in firing[:3]]
     for words, picture in _PICTURES:
         spec = picture(endpoint)
         if spec is not None:
@@ -80,27 +84,43 @@ def _endpoint(endpoint: Mapping[str, Any]) -> list[Spec]:
     return parts
 
 
-def _said(text: str, size: int = 14, colour: str = _INK, *, bold: bool = False) -> Spec:
-    """A line of text."""
+def said(text: str, size: int = 14, colour: str = _INK, *, bold: bool = False) -> Spec:
+    """A text, on as many lines as it takes and there is room for."""
+    lines = _lines(text)
     mark = {
         "type": "text",
         "align": "left",
         "baseline": "middle",
         "fontSize": size,
         "color": colour,
-        "text": _cut(text),
+        "text": lines,
+        "lineHeight": round(size * 1.35),
     }
     return {
         "data": {"values": [{}]},
         "width": WIDTH,
-        "height": size,
+        "height": round(size * 1.35) * (len(lines) - 1) + size,
         "view": {"stroke": None},
         "mark": {**mark, "fontWeight": "bold" if bold else "normal"},
-        "encoding": {"x": {"value": 0}},
+        "encoding": {"x": {"value": 0}, "y": {"value": size / 2}},
     }
+
+
+def _lines(text: str) -> list[str]:
+    """A text as lines that fit the picture; what is too long even so is cut."""
+    lines = textwrap.wrap(_printable(text), _LONGEST)
+    return (
+        [*lines[: MOST_LINES - 1], " ".join(lines[MOST_LINES - 1 :])[: _LONGEST - 1] + "…"]
+        if (len(lines) > MOST_LINES)
+        else lines or [""]
+    )
 
 
 def _cut(text: str) -> str:
     """A text on one line that fits the picture."""
-    shown = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    shown = _printable(text)
     return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
