@@ -77,6 +77,7 @@ class Worker:
             ("end what dead processes left open", 5.0, self._close_orphans),
             ("keep tables small", 300.0, self._maintain_tables),
             ("forget what is past its retention", 600.0, self._forget),
+            ("make the account's daily root", 60.0, loop.anchors.due),
             ("export traces and metrics", 1.0, self._look_at_telemetry),
             ("tell people of alerts", 0.5, self._tell),
             ("remind people of alerts", 5.0, loop.telling.outbox.remind),

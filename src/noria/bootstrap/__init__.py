@@ -8,6 +8,8 @@ from noria.bootstrap.api_process import Api, api
 from noria.bootstrap.backfilling import backfill
 from noria.bootstrap.parts import (
     additions,
+    anchors,
+    anchors_kept,
     cards,
     counting,
     desk,
@@ -48,6 +50,8 @@ __all__ = [
     "Api",
     "Loop",
     "additions",
+    "anchors",
+    "anchors_kept",
     "api",
     "apply",
     "backfill",

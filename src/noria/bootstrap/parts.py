@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from noria.bootstrap.project import clock, state
 from noria.domain.alert import Alert
 from noria.domain.deployment import CommandLine
-from noria.ports import ComputeEngine, Meters, ModelRegistry, RecordStore, StateStore
+from noria.ports import AnchorStore, ComputeEngine, Meters, ModelRegistry, RecordStore, Signer, StateStore
 from noria.settings import Engine, Policy, Project, Settings, secret
 
 if TYPE_CHECKING:
     from noria.adapters.hosts.both import ProjectHost
     from noria.adapters.upstreams.both import ProjectUpstream
+    from noria.governance.anchors import Anchors
     from noria.governance.cards import Cards
     from noria.monitoring.alerts import Desk, Outbox
     from noria.release.manual import Manual
@@ -233,3 +234,23 @@ def cards(settings: Settings, store: StateStore, models: ModelRegistry) -> "Card
     from noria.governance.cards import Cards
 
     return Cards(store, models, clock(), settings.project, policies(settings))
+
+
+def anchors(settings: Settings, store: StateStore) -> "Anchors":
+    """What makes the account's daily roots.
+
+    Raises:
+        InvalidProject: The key that `audit.key` names is none.
+    """
+    from noria.adapters.anchors import Ed25519Signer, FolderAnchors
+    from noria.governance.anchors import Anchors
+
+    key = settings.project.audit.key
+    return Anchors(store, FolderAnchors(settings.anchors_dir), Ed25519Signer(secret(key) if key else ""), clock())
+
+
+def anchors_kept(settings: Settings, folder: Path | None = None) -> tuple[AnchorStore, Signer]:
+    """The account's roots, there or where the project keeps them, and what checks their signatures."""
+    from noria.adapters.anchors import Ed25519Signer, FolderAnchors
+
+    return FolderAnchors(folder or settings.anchors_dir), Ed25519Signer()

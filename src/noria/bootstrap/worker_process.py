@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noria.bootstrap.judging import judges
-from noria.bootstrap.parts import cards, counting, first_versions, host, outbox, policies, redactor_socket, upstream
+from noria.bootstrap.parts import (
+    anchors,
+    cards,
+    counting,
+    first_versions,
+    host,
+    outbox,
+    policies,
+    redactor_socket,
+    upstream,
+)
 from noria.bootstrap.project import APPLIED, clock, in_service, state
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     from noria.adapters.spool.reader import SpoolFolder
     from noria.adapters.tables.delta import DeltaStore
     from noria.adapters.telemetry.exports import Telemetry
+    from noria.governance.anchors import Anchors
     from noria.governance.retention import Retention
     from noria.loop import Rooms
     from noria.monitoring.alerts import Telling
@@ -47,6 +58,7 @@ class Loop:
     windows: "Windows"
     late: "LateLabels"
     retention: "Retention"
+    anchors: "Anchors"
     rooms: "Rooms"
     telling: "Telling"
     fleet: "Fleet"
@@ -103,6 +115,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             windows=windows,
             late=LateLabels(store, tables),
             retention=Retention(store, tables, times),
+            anchors=anchors(settings, store),
             rooms=rooms,
             telling=Telling(rooms.alerts.outbox, rooms.alerts),
             fleet=Fleet(store, models, servers, times),

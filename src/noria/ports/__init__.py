@@ -4,6 +4,7 @@ A room above asks for one of these; `bootstrap` alone knows which adapter stands
 conformance suite in `tests/ports/` that every adapter passes, and so does its fake.
 """
 
+from noria.ports.audit import AnchorStore, Signer
 from noria.ports.log import Part, PartFile, Poison, RecordSpool, RecordStore, RecordView, SpoolReader, Where
 from noria.ports.measures import TextScorer
 from noria.ports.models import ModelHost, ModelRegistry
@@ -25,6 +26,7 @@ from noria.ports.work import (
 
 __all__ = [
     "NOTIFIER",
+    "AnchorStore",
     "Change",
     "Chunks",
     "Clock",
@@ -45,6 +47,7 @@ __all__ = [
     "RecordSpool",
     "RecordStore",
     "RecordView",
+    "Signer",
     "SpoolReader",
     "StateStore",
     "Steps",

@@ -118,6 +118,12 @@ class Settings(BaseModel):
         return self.home / "tables"
 
     @property
+    def anchors_dir(self) -> Path:
+        """Where the account's roots are kept."""
+        named = self.project.audit.anchors
+        return (self.root / Path(named).expanduser()) if named else self.home / "anchors"
+
+    @property
     def run_dir(self) -> Path:
         """Sockets, locks, pid files."""
         return self.home / "run"
@@ -188,6 +194,8 @@ class Settings(BaseModel):
     def secrets(self) -> frozenset[str]:
         """Names of the environment variables that hold what only Noria itself has to know."""
         named = {upstream.key for upstream in self.project.upstreams.values() if upstream.key}
+        if self.project.audit.key:
+            named.add(self.project.audit.key)
         return _SECRETS | named | {service.url_env for service in self.project.notify.services}
 
     @property

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from noria.settings.alerts import RESERVED, AlertRule, Notify, other_windows, unknown_monitors
+from noria.settings.audit import Audit
 from noria.settings.basics import Duration, Name, Strict
 from noria.settings.compute import Compute
 from noria.settings.judges import Judge
@@ -120,6 +121,7 @@ class Project(Strict):
     mlflow: Mlflow = Field(default_factory=Mlflow)
     notify: Notify = Field(default_factory=Notify)
     log: Log = Field(default_factory=Log)
+    audit: Audit = Field(default_factory=Audit)
     telemetry: Telemetry = Field(default_factory=Telemetry)
     compute: Compute = Field(default_factory=Compute)
     endpoints: Mapping[Name, Endpoint] = Field(min_length=1)
