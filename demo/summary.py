@@ -57,8 +57,7 @@ def summarise(root: Path, story: Story, total_s: float) -> dict[str, Any]:
         "verdict_id": verdict["id"],
         "canary": {
             "steps": [(c["stage"], c["weight"], c["reason"]) for c in rollout["history"]],
-            "log_e_errors": rollout["log_e_errors"],
-            "log_e_wrong": rollout["log_e_wrong"],
+            "log_e": rollout["log_e"],
             "log_threshold": rollout["log_threshold"],
         },
         "fairness": {

@@ -52,7 +52,7 @@ def _aside(task: Callable[[], None]) -> None:
 
 
 class Worker:
-    """Turns the wheel in two lanes, so that starting a model server never holds the log up.
+    """Turns the wheel in three lanes, so that starting a model server never holds the log up, nor anything a rollback.
 
     A duty that fails is reported in the heartbeat and tried again at its next turn; the others go on.
     """
@@ -70,7 +70,6 @@ class Worker:
             ("close windows", 0.5, self._close_windows),
             ("look for late labels", LATE_LABELS_S, self._look_for_late_labels),
             ("hand events to their workflows", 0.1, self._dispatch),
-            ("move rollouts", 0.5, self._move_rollouts),
             ("look at schedules and labels", 1.0, self._look_at_triggers),
             ("heartbeat", 1.0, self._heartbeat),
             ("see whether the project changed", 1.0, self._see_project),
@@ -88,7 +87,9 @@ class Worker:
             ("know what models elsewhere cost", 1.0, loop.prices.ensure),
             ("guard the champion aliases", 5.0, self._guard_aliases),
         )
-        """What a turn of each lane consists of: name, how often at most (seconds), what to call."""
+        self.guard_lane: tuple[Duty, ...] = (("move rollouts", 0.5, self._move_rollouts),)
+        """What a turn of each lane consists of: name, how often at most (seconds), what to call. The guard has a lane
+        of its own: a bad candidate is taken back as soon as its records are there, however long the rest takes."""
 
     @property
     def stopping(self) -> bool:
@@ -97,10 +98,13 @@ class Worker:
 
     def run(self) -> None:
         """Turn until told to stop, or until another project is in service; then ship what is left."""
-        fleet = threading.Thread(target=self._turn, args=(self.fleet_lane,), name="fleet")
-        fleet.start()
+        lanes = {"fleet": self.fleet_lane, "guard": self.guard_lane}
+        beside = [threading.Thread(target=self._turn, args=(lane,), name=name) for name, lane in lanes.items()]
+        for thread in beside:
+            thread.start()
         self._turn(self.log_lane)
-        fleet.join()
+        for thread in beside:
+            thread.join()
         self.loop.fleet.close()
         self._attempt("end what dead processes left open", self._close_orphans)
         self._attempt("ship the log", lambda: self._ship(limit=EVERYTHING))

@@ -100,7 +100,7 @@ def test_a_noun_is_read_back_as_it_was_put(state):
         feedback_cursor_us=2,
         log_threshold=3.7,
         champion=Arm(10, 1, 5, 2),
-        log_e_errors=float("-inf"),
+        log_e={"errors": float("-inf")},
     ).enter(Stage.CANARY, NOW, "enough", step=1, weight=50)
     with state.note() as change:
         change.put(rollout)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from noria.cli import alerts, audit, feedback, keys, loop, models, monitors, records, report, start
+from noria.cli import alerts, audit, feedback, keys, loop, models, monitors, records, report, rollouts, start
 from noria.cli.shared import Global, err
 from noria.domain.errors import NoriaError
 
@@ -26,6 +26,7 @@ def noria(project: Global = None) -> None:
 
 start.add_to(app)
 loop.add_to(app)
+rollouts.add_to(app)
 monitors.add_to(app)
 report.add_to(app)
 alerts.add_to(app)

@@ -1,7 +1,7 @@
 """A rollout: a candidate's way from shadow over canary steps to champion, or back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -24,20 +24,32 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What was seen of one version while both served: counts, so that they add up over looks."""
+    """What was seen of one version while both served: counts, so that they add up over looks.
+
+    Attributes:
+        requests: Requests that went to it.
+        errors: Of these, those that failed.
+        labelled: Answers of which somebody said what is right, or how good they are.
+        wrong: Of these, the wrong and the bad ones.
+        timed: Answers whose time was compared with the limit.
+        slow: Of these, those that took longer.
+        worded: Answers in words.
+        refused: Of these, those that decline.
+        stopped: Of the requests, those that a guardrail or the model server's own filter stopped.
+    """
 
     requests: int = 0
     errors: int = 0
     labelled: int = 0
     wrong: int = 0
+    timed: int = 0
+    slow: int = 0
+    worded: int = 0
+    refused: int = 0
+    stopped: int = 0
 
     def __add__(self, other: "Arm") -> "Arm":
-        return Arm(
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.labelled + other.labelled,
-            self.wrong + other.wrong,
-        )
+        return Arm(*map(int.__add__, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +82,18 @@ class Rollout:
         seen: `table:spool` → highest sequence number that was counted, so that each row counts once.
         champion: What was seen of the champion since the candidate's stage began.
         candidate: What was seen of the candidate in the current stage and step.
-        champion_weighed: The part of `champion` that the evidence holds already; the rest waits to fill a block.
-        candidate_weighed: The part of `candidate` that the evidence holds already.
-        log_e_errors: ln evidence that the candidate fails more often than the champion.
-        log_e_wrong: ln evidence that the candidate is wrong more often than the champion.
-        log_threshold: ln(2 / alpha): two tests are looked at continuously.
+        guards: What the candidate is watched for; frozen when the rollout began, as is the threshold.
+        weighed: Guard → what the evidence holds already of (bad, all) of the champion and of (bad, all) of the
+            candidate in this stage; the rest waits to fill a block.
+        past: The same of the stages and steps before: what they taught about both versions' rates is kept.
+        log_e: Guard → ln evidence that the candidate does worse than the champion; absent is 0.
+        log_threshold: ln(guards / alpha): so many tests are looked at continuously.
+        slow_ms: An answer that takes longer is slow; frozen before any answer is compared with it, 0 until then.
+        compared: Requests of the shadow stage that both versions gave one answer to.
+        agreed: Of these, those with the same answer.
+        similarity: Sum over them of how much the words of the two answers overlap, 0 to 1 each.
+        differing: The first requests whose answers differ; the answers themselves stay in the log.
+        paused: Who paused it and why; empty while it may move up. A paused rollout is still rolled back.
         history: What happened, in order.
     """
 
@@ -94,14 +113,24 @@ class Rollout:
     seen: Mapping[str, int] = field(default_factory=dict)
     champion: Arm = field(default_factory=Arm)
     candidate: Arm = field(default_factory=Arm)
-    champion_weighed: Arm = field(default_factory=Arm)
-    candidate_weighed: Arm = field(default_factory=Arm)
-    log_e_errors: float = 0.0
-    log_e_wrong: float = 0.0
+    guards: tuple[str, ...] = ("errors", "feedback")
+    weighed: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    past: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    log_e: Mapping[str, float] = field(default_factory=dict)
+    slow_ms: float = 0.0
+    compared: int = 0
+    agreed: int = 0
+    similarity: float = 0.0
+    differing: tuple[str, ...] = ()
+    paused: str = ""
     history: tuple[StageChange, ...] = ()
 
     def enter(self, stage: Stage, at: datetime, reason: str, *, step: int = 0, weight: int = 0) -> "Rollout":
         """The rollout in a new stage or step, with fresh counts and the reason on record."""
+        past = dict(self.past)
+        for guard, counts in self.weighed.items():
+            bad_a, all_a, bad_b, all_b = past.get(guard, (0, 0, 0, 0))
+            past[guard] = (bad_a + counts[0], all_a + counts[1], bad_b + counts[2], all_b + counts[3])
         return replace(
             self,
             stage=stage,
@@ -110,7 +139,7 @@ class Rollout:
             changed_at=at,
             candidate=Arm(),
             champion=Arm(),
-            candidate_weighed=Arm(),
-            champion_weighed=Arm(),
+            weighed={},
+            past=past,
             history=(*self.history, StageChange(at, stage, weight, reason)),
         )

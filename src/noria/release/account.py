@@ -1,8 +1,10 @@
 """How the release room writes its decisions down; light, so that any process may take one."""
 
+from dataclasses import asdict
+
 from noria.domain.events import GateFailed, GatePassed
 from noria.domain.gate import Verdict
-from noria.domain.rollout import Arm, Rollout
+from noria.domain.rollout import Rollout, Stage
 from noria.ports import StateStore
 
 ACTOR = "noria"
@@ -34,25 +36,33 @@ def tally(rollout: Rollout) -> str:
     """What was seen in the current stage, in words."""
     new, old = rollout.candidate, rollout.champion
     parts = [f"{new.errors} of {new.requests} answers failed (champion {old.errors} of {old.requests})"]
+    if new.slow or old.slow:
+        over = f"took longer than {rollout.slow_ms:.0f} ms"
+        parts.append(f"{new.slow} of {new.timed} {over} (champion {old.slow} of {old.timed})")
+    if new.refused or old.refused:
+        parts.append(f"{new.refused} of {new.worded} decline (champion {old.refused} of {old.worded})")
+    if new.stopped or old.stopped:
+        parts.append(f"{new.stopped} were stopped by a guardrail (champion {old.stopped})")
     if new.labelled or old.labelled:
         parts.append(f"{new.wrong} of {new.labelled} labelled were wrong (champion {old.wrong} of {old.labelled})")
+    if rollout.stage is Stage.SHADOW and rollout.compared:
+        parts.append(f"{rollout.agreed} of {rollout.compared} answers were the same")
     return "; ".join(parts)
 
 
 def evidence(rollout: Rollout) -> dict[str, object]:
     """The numbers that a decision rests on, for the audit."""
-
-    def arm(seen: Arm) -> dict[str, int]:
-        return {"requests": seen.requests, "errors": seen.errors, "labelled": seen.labelled, "wrong": seen.wrong}
-
     return {
         "rollout": rollout.id,
         "stage": rollout.stage.value,
         "step": rollout.step,
         "weight": rollout.weight,
-        "champion": arm(rollout.champion),
-        "candidate": arm(rollout.candidate),
-        "log_e_errors": rollout.log_e_errors,
-        "log_e_wrong": rollout.log_e_wrong,
+        "champion": asdict(rollout.champion),
+        "candidate": asdict(rollout.candidate),
+        "log_e": {guard: rollout.log_e.get(guard, 0.0) for guard in rollout.guards},
         "log_threshold": rollout.log_threshold,
+        "slow_ms": rollout.slow_ms,
+        "compared": rollout.compared,
+        "agreed": rollout.agreed,
+        "differing": list(rollout.differing),
     }

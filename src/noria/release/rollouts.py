@@ -6,9 +6,8 @@ that the waiting verdict never saw.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from math import log
 
 from noria.domain.endpoint import Role, Route, Target
 from noria.domain.errors import Conflict, NoriaError, Refused
@@ -19,6 +18,7 @@ from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, St
 from noria.release import routes
 from noria.release.account import ACTOR, evidence, under_way
 from noria.release.aliases import Aliases
+from noria.release.guards import guards_of, slow_limit, threshold
 from noria.release.manual import Manual
 from noria.release.progress import Decision, Move, advance
 from noria.release.sightings import Sightings
@@ -162,7 +162,8 @@ class Rollouts:
             self._install(change, routes.first(verdict.endpoint, wire, champion, verdict.policy_hash))
 
     def _starting(self, verdict: Verdict, now: datetime) -> Rollout:
-        now_us = self.clock.now_us()
+        now_us, endpoint = self.clock.now_us(), self.endpoint(verdict.endpoint)
+        guards = guards_of(endpoint)
         return Rollout(
             id=verdict.id,
             endpoint=verdict.endpoint,
@@ -174,7 +175,8 @@ class Rollouts:
             changed_at=now,
             cursor_us=now_us,
             feedback_cursor_us=now_us,
-            log_threshold=log(2 / self.endpoint(verdict.endpoint).rollout.alpha),
+            guards=guards,
+            log_threshold=threshold(len(guards), endpoint.rollout.alpha),
         )
 
     # --- the worker's turn ------------------------------------------------------------------------------------------
@@ -196,6 +198,9 @@ class Rollouts:
         sightings = sightings or Sightings(self.store, route.champion.ref, settings.timeout)
         look, looked = sightings.look(rollout, now)
         moved, decision = advance(looked, look, settings.rollout, now)
+        if decision.move is Move.STEP and not moved.slow_ms and "latency" in moved.guards:
+            limit = slow_limit(self.store, endpoint, route.champion.ref, now, settings.rollout)
+            moved = replace(moved, slow_ms=limit)
         try:
             self._commit(rollout, moved, decision)
         except Conflict:

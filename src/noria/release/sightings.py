@@ -14,8 +14,9 @@ from typing import Any
 from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.domain.rollout import Arm, Rollout, Stage
-from noria.evaluation.payloads import outputs
+from noria.evaluation.payloads import parse, said
 from noria.ports import RecordStore
+from noria.release import counts
 from noria.release.progress import Look
 
 SLACK = timedelta(seconds=15)
@@ -28,9 +29,9 @@ REMEMBERED = 200_000
 _INFERENCE = [
     "databricks_request_id", "shadow_of", "request_time", "finished_time", "status_code", "response",
     "model_name", "model_version", "route", "outcome", "spool", "sequence", "cache_hit", "logging_error_codes",
+    "execution_duration_ms",
 ]  # fmt: skip
 _FEEDBACK = ["request_id", "feedback_time", "label", "score", "spool", "sequence"]
-_FAILED = (OutcomeKind.FAILED, OutcomeKind.TIMED_OUT)
 _SAYS_NOTHING = (OutcomeKind.REJECTED, OutcomeKind.DISCONNECTED, OutcomeKind.INTERRUPTED)
 """Ends of a request that are the caller's or Noria's own doing, whichever version it went to."""
 
@@ -68,19 +69,21 @@ class Sightings:
         snapshots = (self.store.snapshot("inference"), self.store.snapshot("feedback"))
         if snapshots == self._snapshots:
             return Look(), rollout
-        said = self._scan("feedback", _FEEDBACK, rollout, rollout.feedback_cursor_us, SLACK + PATIENCE)
+        judgements = self._scan("feedback", _FEEDBACK, rollout, rollout.feedback_cursor_us, SLACK + PATIENCE)
         rows = self._scan("inference", _INFERENCE, rollout, rollout.cursor_us, SLACK + self.timeout)
         seen = dict(rollout.seen)
-        served = self._count_requests(rollout, rows, seen)
-        judged, waiting = self._count_labels(rollout, said, seen, now)
+        served, fresh = self._count_requests(rollout, rows, seen)
+        judged, waiting = self._count_labels(rollout, judgements, seen, now)
         self._fresh = False
         self._snapshots = (-2, -2) if waiting else snapshots
         look = Look(champion=served[0] + judged[0], candidate=served[1] + judged[1])
+        if rollout.stage is Stage.SHADOW:
+            look = self._compare(look, fresh, f"{rollout.model}/{rollout.version}")
         moved = replace(
             rollout,
             seen=seen,
             cursor_us=max([rollout.cursor_us, *(_us(r["finished_time"]) for r in rows if r["finished_time"])]),
-            feedback_cursor_us=max([rollout.feedback_cursor_us, *(_us(r["feedback_time"]) for r in said)]),
+            feedback_cursor_us=max([rollout.feedback_cursor_us, *(_us(r["feedback_time"]) for r in judgements)]),
         )
         return look, moved
 
@@ -95,43 +98,82 @@ class Sightings:
         ).to_pylist()
         return sorted(rows, key=lambda row: (row["spool"], row["sequence"]))
 
-    def _count_requests(self, rollout: Rollout, rows: list[dict[str, Any]], seen: dict[str, int]) -> tuple[Arm, Arm]:
+    def _count_requests(
+        self, rollout: Rollout, rows: list[dict[str, Any]], seen: dict[str, int]
+    ) -> tuple[tuple[Arm, Arm], set[str]]:
+        """What each version did, and the requests that something new is known of."""
         role = Role.SHADOW if rollout.stage is Stage.SHADOW else Role.CANARY
-        champion = candidate = Arm()
+        limit = rollout.slow_ms if rollout.stage is Stage.CANARY else 0.0  # a shadow's copies wait for one another
+        candidate, fresh = f"{rollout.model}/{rollout.version}", set[str]()
+        arms = [Arm(), Arm()]
+        words: tuple[list[str], list[str]] = ([], [])
         for row in rows:
             ref = _ref(row)
-            self._remember(row, ref)
             new = _pass(seen, "inference", row)
+            body = self._remember(row, ref, new)
             if not new or row["request_time"] < rollout.changed_at or row["outcome"] in _SAYS_NOTHING:
                 continue
             if row["cache_hit"]:
                 continue
-            rescued = _rescued(row, rollout.endpoint)
+            fresh.add(row["shadow_of"] or row["databricks_request_id"])
+            rescued = counts.rescued(row, rollout.endpoint)
             if row["route"] == Role.CHAMPION and (rescued or ref == self.champion):
-                champion += _served(row, rescued)
-            elif row["route"] == role and (rescued or ref == f"{rollout.model}/{rollout.version}"):
-                candidate += _served(row, rescued)
-        return champion, candidate
+                side = 0
+            elif row["route"] == role and (rescued or ref == candidate):
+                side = 1
+            else:
+                continue
+            arms[side] += counts.served(row, rescued, limit, body)
+            if (
+                not rescued
+                and row["outcome"] == OutcomeKind.ANSWERED
+                and isinstance(body, dict)
+                and isinstance(body.get("choices"), list)
+            ):
+                words[side].extend(text for text in said(body) if text)
+        champion, new_one = (arm + counts.refusals(texts) for arm, texts in zip(arms, words, strict=True))
+        return (champion, new_one), fresh
 
-    def _remember(self, row: Mapping[str, Any], ref: str) -> None:
+    def _remember(self, row: Mapping[str, Any], ref: str, new: bool) -> Any:
+        """Keep what a version answered; the response's JSON if anybody still wants to look at it."""
         name = row["shadow_of"] or row["databricks_request_id"]
         request = self._requests.setdefault(name, _Request())
         if not row["shadow_of"]:
             self._earliest = min(self._earliest or name, name)
             request.given_by = ref
-        if ref not in request.answers:
-            given = outputs(row["response"] or "") if row["outcome"] == OutcomeKind.ANSWERED else []
-            request.answers[ref] = given[0] if len(given) == 1 else None
+        if not new and ref in request.answers:
+            return None
+        body = parse(row["response"] or "")
+        given = said(body) if row["outcome"] == OutcomeKind.ANSWERED else []
+        request.answers[ref] = (given[0] or "") if len(given) == 1 else None
         while len(self._requests) > REMEMBERED:
             del self._requests[next(iter(self._requests))]
+        return body
+
+    def _compare(self, look: Look, fresh: set[str], candidate: str) -> Look:
+        """The look with what the candidate's copies answered beside the champion's own answers."""
+        agreed, similar, differing = 0, 0.0, []
+        compared = 0
+        for name in sorted(fresh):
+            request = self._requests.get(name, _Request())
+            ours, theirs = request.answers.get(self.champion), request.answers.get(candidate)
+            if request.given_by != self.champion or ours is None or theirs is None:
+                continue
+            overlap = counts.similarity(ours, theirs)
+            compared, similar = compared + 1, similar + overlap
+            if counts.plain(ours) == counts.plain(theirs):
+                agreed += 1
+            else:
+                differing.append(name)
+        return replace(look, compared=compared, agreed=agreed, similarity=similar, differing=tuple(differing))
 
     def _count_labels(
-        self, rollout: Rollout, said: list[dict[str, Any]], seen: dict[str, int], now: datetime
+        self, rollout: Rollout, judgements: list[dict[str, Any]], seen: dict[str, int], now: datetime
     ) -> tuple[tuple[Arm, Arm], bool]:
         refs = (self.champion, f"{rollout.model}/{rollout.version}")
         arms = [Arm(), Arm()]
         held: set[str] = set()
-        for row in said:
+        for row in judgements:
             if row["spool"] in held:
                 continue
             counted = row["sequence"] <= seen.get(f"feedback:{row['spool']}", 0)
@@ -176,16 +218,6 @@ def _pass(seen: dict[str, int], table: str, row: Mapping[str, Any]) -> bool:
         return False
     seen[key] = row["sequence"]
     return True
-
-
-def _rescued(row: Mapping[str, Any], endpoint: str) -> bool:
-    """Whether a fallback answered because the version that was picked could not: the caller never knew, we do."""
-    return f"fallback_from_{endpoint}" in (row["logging_error_codes"] or ())
-
-
-def _served(row: Mapping[str, Any], rescued: bool) -> Arm:
-    failed = rescued or row["outcome"] in _FAILED or (row["status_code"] or 0) >= 500
-    return Arm(requests=1, errors=int(failed))
 
 
 def _us(moment: datetime) -> int:
