@@ -1,6 +1,8 @@
 """What the command line shows of rollouts, and what a person may do with one."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,3 +111,28 @@ def test_a_rollout_is_paused_resumed_and_aborted_by_name_and_with_a_reason(shop:
 def test_an_endpoint_that_the_project_has_not_is_named(shop: Shop) -> None:
     assert "no endpoint nowhere" in shop.refuses("pause", "nowhere", "--reason", "x")
     assert isinstance(shop.run("abort", "nowhere", "--reason", "x").exception, NoriaError)
+
+
+def test_what_a_person_waits_for_loads_no_library_that_it_can_do_without(shop: Shop) -> None:
+    shop.state.close()
+    look = "import sys; from noria.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    words = ["rollout", "abort", "triage", "--reason", "at once", "--project", str(shop.root)]
+    done = subprocess.run([sys.executable, "-c", look, *words], capture_output=True, text=True, check=True, timeout=60)
+    assert "out of the traffic" in done.stdout
+    loaded = set(done.stdout.split())
+    assert "noria.release.steering" in loaded
+    assert not loaded & {"sqlalchemy", "mlflow", "pandas", "numpy", "pyarrow", "rich", "starlette", "httpx", "aiohttp"}
+
+
+def test_a_rollback_loads_no_library_that_it_can_do_without(shop: Shop) -> None:
+    shop.state.close()
+    look = (
+        "import sys; from noria.cli import app\n"
+        "try: app(sys.argv[1:], standalone_mode=False)\n"
+        "finally: print(*sys.modules)"
+    )
+    words = ["rollback", "triage", "--reason", "at once", "--project", str(shop.root)]
+    done = subprocess.run([sys.executable, "-c", look, *words], capture_output=True, text=True, check=False, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "noria.adapters.hosts.both" in loaded
+    assert not loaded & {"sqlalchemy", "mlflow", "pandas", "numpy", "pyarrow", "rich", "starlette", "httpx", "aiohttp"}

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, make_url
 from noria.adapters.codec import decode, decode_event, encode, encode_event
 from noria.adapters.state.schema import audit, connect, events, explained, meta, migrate, nouns, writing
 from noria.adapters.state.sqlite import audited
+from noria.adapters.state.writing import identity
 from noria.domain.audit import AuditEvent, AuditHead
 from noria.domain.events import Event
 from noria.ports import Clock
@@ -176,11 +177,6 @@ class SqlState:
                 change.finish()
         finally:
             self._thread.changing = False
-
-
-def identity(noun: object) -> str:
-    """A noun's id; the endpoint's name for what an endpoint has one of (its route)."""
-    return str(getattr(noun, "id", "") or getattr(noun, "endpoint", ""))
 
 
 def _get(connection: Connection, kind: type[T], id: str) -> T | None:

@@ -1,26 +1,26 @@
-"""The control plane's memory on SQLite, read with nothing but SQLite: what an API process does, ten times a second.
-
-Whoever writes needs SQLAlchemy, 20 MB of it, which is loaded when the first change is made (`adapters/state/sql.py`).
+"""The control plane's memory on SQLite with nothing but SQLite: read ten times a second by an API process, and changed
+by commands that a person waits for. SQLAlchemy (`adapters/state/sql.py`: PostgreSQL, migrations) would take 20 MB and
+longer than all the rest of `noria rollback`.
 """
 
 import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from noria.adapters.codec import decode, decode_event
 from noria.adapters.state.trouble import BUSY_MS, explain
+from noria.adapters.state.writing import AUDIT, SqliteChange, prepare, stored
 from noria.domain.audit import AuditEvent
 from noria.domain.errors import StorageCorrupted
 from noria.domain.events import Event
-from noria.ports import Change, Clock
-
-if TYPE_CHECKING:
-    from noria.adapters.state.sql import SqlState
+from noria.ports import Clock
 
 T = TypeVar("T")
 
@@ -29,7 +29,6 @@ URL = "sqlite:///"
 HEAD = "0001"
 """The newest migration, so that a database that is up to date is opened without loading alembic."""
 _PAGE = 500
-_AUDIT = ("sequence", "at", "actor", "action", "subject", "reason", "evidence", "previous_hash", "hash")
 
 
 def file_of(url: str) -> Path | None:
@@ -70,7 +69,10 @@ class SqliteState:
         self._clock = clock
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._writing: SqlState | None = None
+        self._turn = threading.Lock()
+        """Whoever writes; other threads wait for him."""
+        self._writer: sqlite3.Connection | None = None
+        self._thread = threading.local()
 
     def get(self, kind: type[T], id: str) -> T | None:
         rows = self._rows("SELECT body FROM nouns WHERE kind = ? AND id = ?", kind.__name__, id)
@@ -82,6 +84,7 @@ class SqliteState:
         values = (kind.__name__, limit) if endpoint is None else (kind.__name__, endpoint, limit)
         return [decode(kind, body) for (body,) in self._rows(query, *values)]
 
+    @contextmanager
     def change(
         self,
         actor: str,
@@ -90,11 +93,26 @@ class SqliteState:
         *,
         reason: str = "",
         evidence: Mapping[str, object] | None = None,
-    ) -> AbstractContextManager[Change]:
-        return self._writer().change(actor, action, subject, reason=reason, evidence=evidence)
+    ) -> Iterator[SqliteChange]:
+        entry = AuditEvent(
+            sequence=0,
+            at=self._clock.now(),
+            actor=actor,
+            action=action,
+            subject=subject,
+            reason=reason,
+            evidence=msgspec.json.decode(msgspec.json.encode(evidence or {})),  # as it will be read back and hashed
+        )
+        with self.note() as change:
+            yield change
+            change.seal(entry)
 
-    def note(self) -> AbstractContextManager[Change]:
-        return self._writer().note()
+    @contextmanager
+    def note(self) -> Iterator[SqliteChange]:
+        with self._writing() as connection:
+            change = SqliteChange(connection, self._clock.now())
+            yield change
+            change.finish()
 
     def revision(self) -> int:
         return int(self._rows("SELECT value FROM meta WHERE name = 'revision'")[0][0])
@@ -104,13 +122,15 @@ class SqliteState:
         return [decode_event(kind, body) for kind, body in self._rows(query, limit)]
 
     def mark_handled(self, event_id: str) -> None:
-        self._writer().mark_handled(event_id)
+        query = "UPDATE events SET handled_at = ? WHERE id = ? AND handled_at IS NULL"
+        with self._writing() as connection:
+            connection.execute(query, (stored(self._clock.now()), event_id))
 
     def audit_trail(self, *, after: int = 0, limit: int | None = None) -> Iterator[AuditEvent]:
-        query = f"SELECT {', '.join(_AUDIT)} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
+        query = f"SELECT {', '.join(AUDIT)} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
 
         def page(after: int, size: int) -> list[Mapping[str, Any]]:
-            return [dict(zip(_AUDIT, row, strict=True)) for row in self._rows(query, after, size)]
+            return [dict(zip(AUDIT, row, strict=True)) for row in self._rows(query, after, size)]
 
         return audited(page, after, limit)
 
@@ -118,9 +138,8 @@ class SqliteState:
         """Close all connections."""
         with self._lock:
             self._let_go()
-            if self._writing is not None:
-                self._writing.close()
-                self._writing = None
+        with self._turn:
+            self._let_go_of_writer()
 
     def _rows(self, query: str, *values: object) -> Sequence[Any]:
         with self._lock:
@@ -137,13 +156,35 @@ class SqliteState:
             self._connection.close()
             self._connection = None
 
-    def _writer(self) -> "SqlState":
-        from noria.adapters.state.sql import SqlState
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the write lock from its first moment."""
+        if getattr(self._thread, "changing", False):
+            raise RuntimeError("a change of state can't begin inside another one: it would wait for itself")
+        with self._turn:
+            self._thread.changing = True
+            try:
+                if self._writer is None:
+                    self._writer = _connect(self._file)
+                    prepare(self._writer)
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._let_go_of_writer()  # which takes back what isn't committed
+                raise explain(f"{URL}{self._file}", str(error), error) from error
+            except BaseException:
+                if self._writer is not None:
+                    with suppress(sqlite3.Error):
+                        self._writer.execute("ROLLBACK")
+                raise
+            finally:
+                self._thread.changing = False
 
-        with self._lock:
-            if self._writing is None:
-                self._writing = SqlState(f"{URL}{self._file}", self._clock)
-            return self._writing
+    def _let_go_of_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def audited(
