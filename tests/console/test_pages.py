@@ -10,9 +10,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from fakes.lineage import EmptyLog
 from fakes.state import FakeState
 from fakes.story import PROJECT, XSS, StoppedClock, drift_rows, route, tell
 from noria.api.console import routes
+from noria.governance.lineage import Lineage
 
 PAGES = ("/", "/endpoints/triage", "/endpoints/assistant", "/runs", "/runs/run-2", "/runs/run-3", "/verdicts/triage/2",
          "/verdicts/triage/3", "/audit")  # fmt: skip
@@ -27,7 +29,8 @@ class Site:
         if told:
             tell(self.state)
         read = read_drift or (lambda endpoint: drift_rows() if endpoint == "triage" else [])
-        app = Starlette(routes=list(routes(self.state, read, lambda: project, self.clock)))
+        trace = Lineage(self.state, EmptyLog()).trace
+        app = Starlette(routes=list(routes(self.state, read, lambda: project, self.clock, trace)))
         self.client = TestClient(app)
 
     def text(self, path: str) -> str:
@@ -47,6 +50,14 @@ def test_the_loop_shows_a_live_number_at_each_station(site: Site) -> None:
     for figure in ("newest triage/3", "2 versions up", "5,198 shipped", "1 of 4 alarm", "validate done",
                    "triage/3 passed", "canary 50 %"):  # fmt: skip
         assert figure in page
+
+
+def test_a_lineage_shows_what_made_a_version_and_says_what_is_missing(site: Site) -> None:
+    page = site.text("/trace/triage/3")
+    assert "run run-3" in page
+    assert "verdict triage/3" in page
+    assert "no longer kept" in page
+    assert site.client.get("/trace/nobody").status_code == 404
 
 
 def test_the_loop_shows_the_alert_with_what_moved_and_examples(site: Site) -> None:

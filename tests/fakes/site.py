@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
+from fakes.lineage import EmptyLog
 from fakes.meters import MemoryMeters
 from fakes.plane import ASSISTANT, TRIAGE, PartlyFullSpool
 from fakes.state import FakeState
@@ -24,6 +25,7 @@ from noria.api.process import Server, server, tune
 from noria.api.readiness import Siblings
 from noria.domain.endpoint import Route
 from noria.domain.inference import Feedback, Intent, Outcome
+from noria.governance.lineage import Lineage
 from noria.serving.log.recorder import Recorder
 from noria.serving.router import Router
 from noria.settings import Project
@@ -118,6 +120,7 @@ async def running(
             clock=clock,
             meters=meters,
             read_drift=lambda endpoint: [],
+            trace=Lineage(state, EmptyLog()).trace,
             on_close=spool.close,
             jitter=lambda: 0.5,
             patience_s=patience_s,

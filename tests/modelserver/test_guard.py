@@ -1,6 +1,8 @@
 """Servers that nobody owns end; servers that somebody owns don't."""
 
 import fcntl
+import json
+import os
 import threading
 from pathlib import Path
 
@@ -44,3 +46,24 @@ def test_a_worker_that_comes_back_in_time_keeps_its_servers(tmp_path: Path) -> N
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert not orphaned.wait(2)
+
+
+def test_a_server_whose_place_another_has_taken_ends_although_there_is_a_worker(tmp_path: Path) -> None:
+    orphaned = threading.Event()
+    lock, note = tmp_path / "worker.lock", tmp_path / "triage-1.json"
+    note.write_text(json.dumps({"pid": os.getpid()}))
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        OrphanGuard(lock, orphaned.set, note=note, after_s=60, every_s=0.05).start()
+        assert not orphaned.wait(0.3)
+        note.write_text(json.dumps({"pid": os.getppid()}))
+        assert orphaned.wait(30)
+
+
+def test_a_server_that_no_note_ever_names_ends_in_the_end(tmp_path: Path) -> None:
+    orphaned = threading.Event()
+    lock = tmp_path / "worker.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        OrphanGuard(lock, orphaned.set, note=tmp_path / "triage-1.json", after_s=0.3, every_s=0.05).start()
+        assert orphaned.wait(30)

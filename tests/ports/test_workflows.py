@@ -2,9 +2,11 @@
 
 import logging
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,32 @@ def test_a_step_that_was_cut_short_is_done_again_and_a_finished_one_is_not(tmp_p
         hold.set()
         engine.close()
     assert done == ["first", "second", "second", "third"]
+
+
+def test_what_was_cut_short_a_thousand_times_is_still_gone_on_with(tmp_path: Path) -> None:
+    hold, done = threading.Event(), []
+
+    def second() -> None:
+        done.append("second")
+        if done.count("second") == 1:
+            hold.wait(30)
+
+    def handler(_: WindowClosed, step: Steps) -> None:
+        step("second", second)
+
+    engine = dbos(tmp_path, {WindowClosed: (handler,)})
+    engine.start(window(0))
+    until(lambda: "second" in done)
+    engine.close()
+    with closing(sqlite3.connect(tmp_path / "workflows.db")) as connection, connection:
+        connection.execute("UPDATE workflow_status SET recovery_attempts = 1000")
+    engine = dbos(tmp_path, {WindowClosed: (handler,)})
+    try:
+        settle(engine)
+    finally:
+        hold.set()
+        engine.close()
+    assert done == ["second", "second"]
 
 
 def test_closing_is_no_failure_for_the_handler(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def _launch(url: str, handle: Callable[[str, str], list[str]], poll_s: float) ->
     }
     DBOS(config=config)
 
-    @DBOS.workflow(name=WORKFLOW)
+    @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)  # DBOS would give up what a hundred deaths cut off
     def workflow(kind: str, body: str) -> list[str]:
         return handle(kind, body)
 

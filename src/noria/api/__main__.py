@@ -50,6 +50,7 @@ def main() -> int:
         clock=parts.clock,
         meters=parts.meters,
         read_drift=parts.read_drift,
+        trace=parts.trace,
         spool_bytes=parts.spool_bytes,
         on_close=parts.close,
         loopback=ip_address(sock.getsockname()[0]).is_loopback,

@@ -29,6 +29,7 @@ from noria.api.openapi import Description
 from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.api.readiness import Readiness, Siblings
+from noria.api.traces import Trace, Traces
 from noria.domain.errors import NoriaError
 from noria.ports import Clock, FrameReader, Meters, StateStore, Upstream
 from noria.serving.admission import Admission
@@ -190,6 +191,7 @@ def create_app(
     clock: Clock,
     meters: Meters,
     read_drift: ReadDrift,
+    trace: Trace,
     on_close: Callable[[], None],
     loopback: bool = True,
     jitter: Callable[[], float] = random.random,
@@ -210,6 +212,7 @@ def create_app(
         clock: Where times come from.
         meters: What was used of limits.
         read_drift: Endpoint → its rows of the table drift_metrics, for the console's charts.
+        trace: Tells where an answer comes from.
         on_close: Closes the spool and the meters, once nothing writes any more; called in a thread.
         loopback: Whether we listen on loopback only; without keys any other name for us is somebody's trick then.
         jitter: Between 0 and 1, spreads what is sent again.
@@ -232,7 +235,8 @@ def create_app(
     routes = [
         *control.routes(),
         *Catalogue(router).routes(),
-        *console_routes(state, read_drift, lambda: router.project, clock),
+        *Traces(trace).routes(),
+        *console_routes(state, read_drift, lambda: router.project, clock, trace),
     ]
     routes.append(Route("/openapi.json", Description(routes).serve))
     pages = Starlette(

@@ -46,6 +46,8 @@ BELOW: tuple[tuple[str, Right], ...] = (
     ("/predict/", Right.INFER),
     ("/api/2.0/", Right.INFER),
     ("/serving-endpoints/", Right.INFER),
+    ("/api/trace/", Right.VIEW),
+    ("/trace/", Right.VIEW),
     ("/console/", Right.VIEW),
     ("/endpoints/", Right.VIEW),
     ("/runs/", Right.VIEW),

@@ -55,6 +55,9 @@ PAGES = {
     "/metrics": Page("For Prometheus.", media=PLAIN),
     "/openapi.json": Page("This description.", "Description"),
     "/api/status": Page("The loop at a glance.", "Status"),
+    "/api/trace/{id}": Page(
+        "Where an answer comes from, and what a version or a run made.", "Lineage", unwell=(("404", "Problem"),)
+    ),
     "/v1/models": Page("OpenAI's list: endpoints that can be chatted with.", "Models"),
     "/v1/models/{id}": Page("One of them.", "Model"),
     "/openai/v1/models": Page("The same, as Azure's v1 has it.", "Models"),
@@ -72,6 +75,7 @@ PAGES = {
     "/runs": Page("The console's list of runs.", media=HTML),
     "/runs/{id}": Page("A run's page of the console.", media=HTML),
     "/verdicts/{id}": Page("A verdict's page of the console.", media=HTML),
+    "/trace/{id}": Page("A lineage in the console.", media=HTML),
     "/audit": Page("The audit trail in the console.", media=HTML),
     "/console/{file}": Page("A file that the console's pages need.", media="*/*"),
 }

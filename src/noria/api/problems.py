@@ -47,6 +47,7 @@ STATUS: dict[type[NoriaError], int] = {
     errors.UnknownEndpoint: 404,
     errors.UnknownAlert: 404,
     errors.UnknownSilence: 404,
+    errors.UnknownTrace: 404,
     NotFound: 404,
     MethodNotAllowed: 405,
     RequestTimeout: 408,

@@ -123,6 +123,10 @@ REPLIES: dict[str, Schema] = {
         ("at", "revision", "endpoints", "worker", "audit"), at=TEXT, revision={"type": "integer"},
         endpoints=many({"type": "object"}), worker={"type": "object"}, audit={"type": "object"},
     ),
+    "Lineage": thing(
+        ("kind", "id", "says", "at", "facts", "missing", "links"), kind=TEXT, id=TEXT, says=TEXT,
+        at={"type": ["string", "null"]}, facts={"type": "object"}, missing=TEXT, links=many({"type": "object"}),
+    ),
     "Description": thing(("openapi", "paths"), openapi=TEXT, paths={"type": "object"}),
     "Text": TEXT,
 }  # fmt: skip

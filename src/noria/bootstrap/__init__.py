@@ -42,6 +42,7 @@ from noria.bootstrap.project import (
     state,
 )
 from noria.bootstrap.reporting import reporter
+from noria.bootstrap.tracing import lineage
 from noria.bootstrap.worker_process import Loop, loop
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "host",
     "in_service",
     "keys_exist",
+    "lineage",
     "log",
     "loop",
     "manual",

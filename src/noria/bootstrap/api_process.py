@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.bootstrap.parts import meters, records, redactor_socket, upstream
 from noria.bootstrap.project import clock, in_service, state
+from noria.bootstrap.tracing import lineage
 from noria.ports import Clock, Meters, StateStore
 from noria.projectfile import parse_project
 from noria.settings import Settings
@@ -13,6 +14,7 @@ from noria.settings import Settings
 if TYPE_CHECKING:
     from noria.adapters.tables.parquet import ParquetReader
     from noria.adapters.upstreams.both import ProjectUpstream
+    from noria.domain.lineage import Link
     from noria.serving.log.recorder import Recorder
     from noria.serving.router import Router
 
@@ -29,6 +31,7 @@ class Api:
     clock: Clock
     meters: Meters
     read_drift: Callable[[str], Sequence[Mapping[str, Any]]]
+    trace: "Callable[[str], Link]"
     spool_bytes: Callable[[], int]
     close: Callable[[], None]
 
@@ -71,6 +74,7 @@ def api(settings: Settings, slot: str) -> Api:
         state=store,
         clock=times,
         read_drift=read_drift,
+        trace=lambda name: lineage(settings, store).trace(name),
         spool_bytes=spool_bytes,
         meters=shared,
         close=close,

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from noria.cli import alerts, audit, feedback, keys, loop, models, monitors, records, report, rollouts, start
+from noria.cli import alerts, audit, feedback, keys, loop, models, monitors, records, report, rollouts, start, trace
 from noria.cli.shared import Global, err
 from noria.domain.errors import NoriaError
 
@@ -35,6 +35,7 @@ feedback.add_to(app)
 models.add_to(app)
 keys.add_to(app)
 audit.add_to(app)
+trace.add_to(app)
 
 
 def main() -> None:

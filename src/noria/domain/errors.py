@@ -110,6 +110,12 @@ class UnknownSilence(NoriaError):
     code = "unknown_silence"
 
 
+class UnknownTrace(NoriaError):
+    """Nothing whose lineage could be told has that name."""
+
+    code = "unknown_trace"
+
+
 class UnknownEndpoint(NoriaError):
     """No endpoint of that name is in service."""
 

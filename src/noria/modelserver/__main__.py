@@ -69,7 +69,7 @@ def _serve_command(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> None:
     """End when the project has no worker for a while."""
     if options.project_lock:
-        OrphanGuard(options.project_lock, _drain, after_s=options.orphan_after).start()
+        OrphanGuard(options.project_lock, _drain, note=options.note, after_s=options.orphan_after).start()
 
 
 def _drain() -> None:
@@ -93,6 +93,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for decoding (GGUF)")
     parser.add_argument("--slots", type=int, default=4, help="requests that are decoded together (GGUF)")
     parser.add_argument("--project-lock", type=Path, help="the worker's lock; the server ends when it stays free")
+    parser.add_argument("--note", type=Path, help="the host's note of its server; one that it doesn't name ends")
     parser.add_argument("--orphan-after", type=float, default=60, help="seconds that it may stay free")
     return parser
 

@@ -119,6 +119,7 @@ class LocalHost:
                     return self._wait(note, 0, self._patience_s)
             if note is not None:
                 self._end_what_is_left(note)
+                self._file(version.ref, "json").unlink(missing_ok=True)  # or the next one would take itself for another
             log_size = self._make_room(version.ref)
             if version.flavor is Flavor.COMMAND:
                 line = self._demand_command(version)
@@ -198,6 +199,7 @@ class LocalHost:
 
     def _identity(self, version: ModelVersion) -> list[str]:
         arguments = ["--name", version.name, "--version", version.version]
+        arguments += ["--note", str(self._file(version.ref, "json"))]
         return [*arguments, "--project-lock", str(self._lock_file), "--orphan-after", str(self._orphan_after_s)]
 
     def _arguments(self, version: ModelVersion) -> list[str]:

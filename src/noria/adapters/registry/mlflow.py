@@ -60,6 +60,7 @@ class MlflowRegistry:
         self._artifacts = artifacts_dir
         self._experiment = experiment
         self._lock = threading.Lock()
+        self._aliasing = threading.Lock()  # MLflow looks, then inserts: two threads would both insert
         self._connected: Any = None
 
     def prepare(self) -> str:
@@ -100,7 +101,8 @@ class MlflowRegistry:
 
     def set_alias(self, name: str, alias: Alias, version: str | None) -> None:
         """See `ports.ModelRegistry`."""
-        with self._asking(UnknownModel(f"{name} has no version {version or 'at all'}.", _LIST)) as client:
+        gone = UnknownModel(f"{name} has no version {version or 'at all'}.", _LIST)
+        with self._aliasing, self._asking(gone) as client:
             if version is None:
                 client.delete_registered_model_alias(name, alias.value)
             else:

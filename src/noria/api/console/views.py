@@ -20,7 +20,9 @@ from noria.api.console.wheel import stations
 from noria.api.problems import NotFound, explain
 from noria.api.status import audit_status, loop_status, rollout_status, run_status, verdict_status
 from noria.domain.audit import AuditHead
+from noria.domain.errors import UnknownTrace
 from noria.domain.gate import Verdict
+from noria.domain.lineage import Link
 from noria.domain.rollout import Rollout
 from noria.domain.run import Run
 from noria.governance.audit import AuditReport, verify
@@ -47,7 +49,11 @@ Requests are answered all the same. The page tries again by itself.</p></body></
 
 
 def routes(
-    state: StateStore, read_drift: ReadDrift, project: Callable[[], Project | None], clock: Clock
+    state: StateStore,
+    read_drift: ReadDrift,
+    project: Callable[[], Project | None],
+    clock: Clock,
+    trace: Callable[[str], Link],
 ) -> list[Route]:
     """The console's routes, to be mounted at the root of an app.
 
@@ -57,14 +63,16 @@ def routes(
             charts, so it may import what it needs.
         project: The project in service now; None where none was applied yet.
         clock: For ages.
+        trace: Tells a lineage, see `noria trace`; called in a thread, too.
     """
-    pages = Pages(state, History(read_drift), project, clock)
+    pages = Pages(state, History(read_drift), project, clock, trace)
     shown = {
         "/": pages.loop,
         "/endpoints/{name}": pages.endpoint,
         "/runs": pages.runs,
         "/runs/{id:path}": pages.run,
         "/verdicts/{id:path}": pages.verdict,
+        "/trace/{id:path}": pages.trace,
         "/audit": pages.audit,
         "/console/{file}": pages.file,
     }
@@ -75,8 +83,14 @@ class Pages:
     """The pages. Its methods are plain functions, so that Starlette runs them in its threads: they read databases."""
 
     def __init__(
-        self, state: StateStore, history: History, project: Callable[[], Project | None], clock: Clock
+        self,
+        state: StateStore,
+        history: History,
+        project: Callable[[], Project | None],
+        clock: Clock,
+        trace: Callable[[str], Link],
     ) -> None:
+        self._trace = trace
         self._state, self._history, self._project, self._clock = state, history, project, clock
         self._files = dict(_static())
         self._checked: tuple[tuple[str, int], AuditReport] | None = None
@@ -152,6 +166,14 @@ class Pages:
             v=shown,
             rollout=rollout_status(rollout) if rollout else None,
         )
+
+    def trace(self, request: Request) -> Response:
+        """`/trace/{id}`: where an answer comes from, and what a version or a run made."""
+        try:
+            found = self._trace(request.path_params["id"])
+        except UnknownTrace as error:
+            return self._missing(request, str(error))
+        return self._page(request, "trace.html.j2", here="loop", s=self._status(), t=found)
 
     def audit(self, request: Request) -> Response:
         """`/audit`: who changed what and why, newest first, and whether the chain holds."""
