@@ -17,14 +17,17 @@ import aiohttp
 import psutil
 import pytest
 
+from fakes import prompts
 from fakes.credentials import FixedCredentials
 from fakes.host import MemoryHost
 from fakes.models import TEXT, classifier, save, version
+from fakes.upstream import listening, talker
 from noria.adapters.hosts import local
 from noria.adapters.hosts.both import ProjectHost
 from noria.adapters.hosts.external import ExternalHost
 from noria.adapters.hosts.local import LocalHost, Note, gguf_file
 from noria.adapters.processes import birth
+from noria.adapters.prompts.base import named
 from noria.adapters.upstreams.both import ProjectUpstream
 from noria.adapters.upstreams.own import HttpUpstream
 from noria.domain.deployment import CommandLine
@@ -39,6 +42,7 @@ from noria.domain.errors import (
     UpstreamFailed,
 )
 from noria.domain.model import Flavor, ModelVersion
+from noria.domain.prompt import Base
 from noria.ports import ModelHost
 from noria.settings import Upstream
 
@@ -450,6 +454,68 @@ def test_a_command_has_its_own_time_to_become_ready(make: Make) -> None:
     late = line(health="/never", start_timeout_s=0.3)
     with pytest.raises(NotReady, match="did not answer"):
         commands(make, late).start(of(late))
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_prompts_server_gets_the_one_upstream_that_it_asks_and_its_key_alone(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_KEY", "the key")
+    monkeypatch.setenv("OTHER_KEY", "another")
+    asked: list[Any] = []
+    talk = talker("A", "rr")
+    folder = prompts.save(tmp_path / "m", prompts.prompt(Base(upstream="lab", model="m-1")))
+    async with listening(lambda request: asked.append(request) or talk(request)) as url:
+        lab = {"lab": Upstream(url=url, key="LAB_KEY", private=True), "other": AZURE}
+        host = make(folder, secrets={"LAB_KEY", "OTHER_KEY"}, upstreams=lambda: lab)
+        chatting = version(flavor=Flavor.PROMPT, **{"noria.wire": "openai"})
+        assert host.wire(chatting) is Wire.OPENAI
+        async with Chat(await asyncio.to_thread(host.start, chatting)) as model:
+            said = await model.ask("Hello")
+            async with model.stream("Hello", 5) as reply:
+                lines = [line async for line in reply.content if line.startswith(b"data: ")]
+    told = psutil.Process(note(tmp_path).pid).environ()
+    assert said["choices"][0]["message"]["content"] == "Arr"
+    assert (len(lines), lines[-1]) == (6, b"data: [DONE]\n")
+    assert (asked[0].headers["authorization"], asked[0].json["model"]) == ("bearer the key", "m-1")
+    assert [m["role"] for m in asked[0].json["messages"]] == ["system", "user"]
+    assert (told["LAB_KEY"], "OTHER_KEY" in told, "the key" in told["NORIA_UPSTREAM"]) == ("the key", False, False)
+
+
+def test_a_prompt_that_asks_an_upstream_that_the_project_lacks_is_refused(make: Make, tmp_path: Path) -> None:
+    folder = prompts.save(tmp_path / "m", prompts.prompt(Base(upstream="lab", model="m-1")))
+    with pytest.raises(UnknownUpstream, match="which this project doesn't have"):
+        make(folder).start(version(flavor=Flavor.PROMPT))
+
+
+@pytest.mark.slow
+async def test_a_prompt_over_a_model_file_answers_with_labels_and_probabilities(make: Make, tmp_path: Path) -> None:
+    prompts.demand_smollm()
+    small = named({"gguf": prompts.SMOLLM, "context": 512, "slots": 2})
+    host = make(prompts.save(tmp_path / "m", prompts.prompt(small, labels=["positive", "negative"])))
+    made = version(flavor=Flavor.PROMPT, **{"noria.wire": "mlflow"})
+    assert host.wire(made) is Wire.MLFLOW
+    reply = await ask(await asyncio.to_thread(host.start, made), "I love it", "I hate it")
+    assert set(reply["predictions"]) <= {"positive", "negative"}
+    love, hate = reply["probabilities"]
+    assert love["positive"] > hate["positive"]
+    assert sum(love.values()) == pytest.approx(1)
+
+
+@pytest.mark.slow
+async def test_a_prompt_over_a_model_file_chats_and_streams(make: Make, tmp_path: Path) -> None:
+    prompts.demand_smollm()
+    small = named({"gguf": prompts.SMOLLM, "context": 512, "slots": 2})
+    host = make(prompts.save(tmp_path / "m", prompts.prompt(small, parameters={"max_tokens": 4})))
+    chatting = version(flavor=Flavor.PROMPT, **{"noria.wire": "openai"})
+    async with Chat(await asyncio.to_thread(host.start, chatting)) as model:
+        assert (await model.ask("Hello", 4))["usage"]["completion_tokens"] <= 4
+        async with model.stream("Hello", 6) as reply:
+            lines = [line async for line in reply.content if line.startswith(b"data: ")]
+    assert lines[-1] == b"data: [DONE]\n"
+    assert len(lines) > 4
 
 
 # --- a real language model, where its runtime and its weights are installed -------------------------------------------

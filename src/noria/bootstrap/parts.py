@@ -110,6 +110,7 @@ def host(settings: Settings, models: ModelRegistry, store: StateStore) -> "Proje
         command=lambda checksum: store.get(CommandLine, checksum),
         folder=settings.root,
         secrets=settings.secrets,
+        upstreams=lambda: settings.project.upstreams,
     )
     return ProjectHost(local, ExternalHost(settings.run_dir / "external", lambda: settings.project.upstreams))
 

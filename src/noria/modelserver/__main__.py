@@ -28,6 +28,8 @@ def main() -> int:
             return _serve_command(options)
         if options.gguf:
             _serve_gguf(options)
+        elif options.prompt:
+            _serve_prompt(options)
         else:
             _serve_mlflow(options)
     except NoriaError as error:
@@ -60,6 +62,15 @@ def _serve_gguf(options: argparse.Namespace) -> None:
     serve(gguf, partial(_watch, options))
 
 
+def _serve_prompt(options: argparse.Namespace) -> None:
+    import uvloop
+
+    from noria.modelserver.prompted import serve
+
+    ready = partial(_watch, options)
+    uvloop.run(serve(options.prompt, options.listen, options.max_batch, options.max_queue, ready=ready))
+
+
 def _serve_command(options: argparse.Namespace) -> int:
     from noria.modelserver.command import serve
 
@@ -82,6 +93,7 @@ def _arguments() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--path", type=Path, help="folder of an MLflow model")
     what.add_argument("--gguf", type=Path, help="llama.cpp model file")
+    what.add_argument("--prompt", type=Path, help="folder of a prompt version")
     what.add_argument("--command", nargs=argparse.REMAINDER, help="command that listens by itself; comes last")
     parser.add_argument("--listen", default="", help="unix:/path/to.sock or tcp:127.0.0.1:PORT")
     parser.add_argument("--name", required=True, help="registered model")

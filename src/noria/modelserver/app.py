@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,7 @@ from noria.domain.errors import InvalidRequest, NotReady, Overloaded, RequestToo
 from noria.modelserver import chat
 from noria.modelserver.batching import Answer, Batcher, Call
 from noria.modelserver.wire import encode, parse, reply
+from noria.ports import UpstreamReply
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ MAX_BODY = 64_000_000
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Passage = Callable[[bytes], Awaitable[UpstreamReply]]
 _JSON = (b"content-type", b"application/json")
 
 _PROBLEMS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -39,11 +42,19 @@ class CallerLeft(Exception):
 
 
 class App:
-    """`POST /invocations`, for a model that chats also `/v1/chat/completions`; `GET /ping`, `/health`, `/version`."""
+    """`POST /invocations`, for a model that chats also `/v1/chat/completions`; `GET /ping`, `/health`, `/version`.
 
-    def __init__(self, batcher: Batcher, *, chats: bool = False) -> None:
+    Args:
+        batcher: Puts calls to the model.
+        chats: Whether it chats.
+        passage: Where chats go on to, for a model that answers them somewhere else; what is said there is passed on as
+            it comes.
+    """
+
+    def __init__(self, batcher: Batcher, *, chats: bool = False, passage: Passage | None = None) -> None:
         self._batcher = batcher
         self._chats = chats
+        self._passage = passage
         self._version = version("mlflow").encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +64,7 @@ class App:
         if path == "/invocations" and method == "POST" and not self._chats:
             await self._invoke(scope, receive, send)
         elif path in ("/invocations", "/v1/chat/completions") and method == "POST" and self._chats:
-            await self._chat(scope, receive, send)
+            await (self._chat if self._passage is None else self._pass)(scope, receive, send)
         elif path in ("/ping", "/health") and method == "GET":
             await _respond(send, 200, b"\n")
         elif path == "/version" and method == "GET":
@@ -88,6 +99,40 @@ class App:
             return
         except Exception as error:
             await _fail(send, error)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a chat on, and what is said back, piece by piece; given up when the caller closes the connection."""
+        assert self._passage is not None
+        line: Line | None = scope.get(LINE)
+        waiting, begun = asyncio.current_task(), False
+        if line is not None and waiting is not None:
+            line.watch(waiting.cancel)
+        try:
+            reply = await self._passage(await _body(receive))
+            async with aclosing(reply.chunks):
+                kind = reply.headers.get("content-type", "application/json").encode("latin-1")
+                head = {"type": "http.response.start", "status": reply.status, "headers": [(b"content-type", kind)]}
+                async for chunk in reply.chunks:
+                    if not begun:
+                        await send(head)
+                        begun = True
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if not begun:
+                    await send(head)
+            await send({"type": "http.response.body", "body": b""})
+        except CallerLeft:
+            return
+        except asyncio.CancelledError:
+            if line is None or waiting is None or not line.disconnected:
+                raise
+            waiting.uncancel()
+        except Exception as error:
+            if begun:
+                raise  # the connection breaks, so that half an answer isn't taken for a whole one
+            await _fail(send, error)
+        finally:
+            if line is not None:
+                line.on_cut = None
 
     async def _submit(self, call: Call, scope: Scope, receive: Receive) -> Answer:
         """The model's answer; the call is given up when the caller closes the connection.

@@ -39,7 +39,7 @@ async def serve(
         log.info("ready on %s after %.1f s", listen, time.monotonic() - begun)
         ready()
         settle_memory()
-        await _listen(App(batcher, chats=model.chats), listener)
+        await listen_on(App(batcher, chats=model.chats), listener)
     batcher.close()
 
 
@@ -102,7 +102,8 @@ def _bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-async def _listen(app: App, listener: socket.socket) -> None:
+async def listen_on(app: App, listener: socket.socket) -> None:
+    """Answer what comes there until SIGTERM or SIGINT, then finish what is under way."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again after it has drained
     config = uvicorn.Config(

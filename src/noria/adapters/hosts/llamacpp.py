@@ -32,6 +32,7 @@ class GgufOptions:
         context: Tokens of context for each slot.
         threads: CPU threads; more than there are idle cores makes decoding several times slower.
         slots: Requests that are decoded together.
+        adapter: A LoRA adapter in GGUF that the model is loaded with.
     """
 
     file: Path
@@ -40,6 +41,7 @@ class GgufOptions:
     context: int = 2048
     threads: int = 1
     slots: int = 4
+    adapter: Path | None = None
 
 
 def serve(options: GgufOptions, ready: Callable[[], None]) -> None:
@@ -109,6 +111,8 @@ def _parameters(library: ModuleType, options: GgufOptions) -> Any:
     host, _, port = (address, "", "0") if wire == "unix" else address.rpartition(":")
     parameters.hostnames = [host]  # llama.cpp takes a name that ends in .sock for a unix socket
     parameters.port = int(port)
+    if options.adapter is not None:
+        parameters.lora_adapters = [library.CommonAdapterLoraInfo(str(options.adapter), 1.0)]
     parameters.n_parallel = options.slots
     parameters.n_ctx = options.context * options.slots
     for threads in (parameters.cpuparams, parameters.cpuparams_batch):

@@ -24,11 +24,21 @@ from urllib.parse import quote
 
 from noria.adapters.codec import decode, encode, error_from_json, error_to_json
 from noria.adapters.processes import answers, birth
+from noria.adapters.prompts.base import read, told
 from noria.adapters.registry.packages import chats, describe
 from noria.domain.deployment import WIRE, CommandLine, wire_of
 from noria.domain.endpoint import Wire
-from noria.domain.errors import NoriaError, NotReady, Refused, StorageCorrupted, UnknownModel, UpstreamFailed
+from noria.domain.errors import (
+    NoriaError,
+    NotReady,
+    Refused,
+    StorageCorrupted,
+    UnknownModel,
+    UnknownUpstream,
+    UpstreamFailed,
+)
 from noria.domain.model import Flavor, ModelVersion
+from noria.settings import Upstream
 
 LONGEST_SOCKET_PATH = 100
 """Bytes; the operating systems' own limits are 104 and 108."""
@@ -61,7 +71,9 @@ class LocalHost:
         trusts: Whether somebody answers for a version that is tagged so and for its files: a tag alone is anybody's.
         command: Checksum → the command that the project file named; None for one that it never did.
         folder: Where commands are run.
-        secrets: Environment variables that no model server is given; a command's own `environment` may name them anew.
+        secrets: Environment variables that no model server is given; a command's own `environment` may name them anew,
+            and a prompt's server gets the key of the upstream that it asks.
+        upstreams: The upstreams of the project in service.
         start_timeout_s: Longest time that a start may take.
         patience_s: How long a server that is there already may be silent before it is replaced.
         drain_s: Longest time that requests under way may take when a server is stopped.
@@ -77,6 +89,7 @@ class LocalHost:
         command: Callable[[str], CommandLine | None] = lambda _: None,
         folder: Path | None = None,
         secrets: Collection[str] = (),
+        upstreams: Callable[[], Mapping[str, Upstream]] = dict,
         start_timeout_s: float = 120,
         patience_s: float = 30,
         drain_s: float = 30,
@@ -89,6 +102,7 @@ class LocalHost:
         self._command = command
         self._folder = folder
         self._secrets = secrets
+        self._upstreams = upstreams
         self._start_timeout_s = start_timeout_s
         self._patience_s = patience_s
         self._drain_s = drain_s
@@ -157,8 +171,27 @@ class LocalHost:
     def _spawn(self, version: ModelVersion) -> Note:
         url = f"unix:{self._socket(version.ref)}"
         command = [sys.executable, "-m", "noria.modelserver", *self._arguments(version), "--listen", url]
-        process = self._popen(version.ref, command, dict.fromkeys(_THREAD_LIMITS, "1"))
+        process = self._popen(version.ref, command, dict.fromkeys(_THREAD_LIMITS, "1") | self._asked_elsewhere(version))
         return self._noted(Note(version.ref, process.pid, birth(process.pid) or "", url))
+
+    def _asked_elsewhere(self, version: ModelVersion) -> dict[str, str]:
+        """What the server of a prompt has to know of the upstream that it asks: where that is, and the one key.
+
+        Raises:
+            UnknownUpstream: The project has no upstream of that name.
+        """
+        if version.flavor is not Flavor.PROMPT:
+            return {}
+        name = read(self._download(version)).base.upstream
+        if not name:
+            return {}
+        upstream = self._upstreams().get(name)
+        if upstream is None:
+            raise UnknownUpstream(
+                f"{version.ref} asks the upstream {name[:64]!r}, which this project doesn't have.",
+                "Write it under upstreams: in noria.yaml; a registration alone never says where requests go.",
+            )
+        return told(upstream) | {key: os.environ[key] for key in (upstream.key,) if key in os.environ}
 
     def _spawn_command(self, version: ModelVersion, line: CommandLine) -> Note:
         port = free_port()
@@ -210,6 +243,8 @@ class LocalHost:
             for option in ("context", "threads", "slots"):
                 if value := version.tags.get(f"noria.gguf.{option}"):
                     arguments += [f"--{option}", value]
+        elif version.flavor is Flavor.PROMPT:
+            arguments += ["--prompt", str(path)]
         else:
             arguments += ["--path", str(path)]
             if version.tags.get("noria.trusted") == "yes" and self._trusts(version, path):

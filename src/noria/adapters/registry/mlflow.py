@@ -24,10 +24,10 @@ from noria.adapters.registry.client import (
     unavailable,
 )
 from noria.adapters.registry.modelfiles import check, checksum, local_path, render
+from noria.adapters.registry.packages import FLAVOR, stamps_of
 from noria.domain.errors import NoriaError, UnknownModel
 from noria.domain.model import Alias, Flavor, ModelVersion
 
-FLAVOR = "noria.flavor"
 TRUSTED = "noria.trusted"
 """`yes` if loading the files may run code that somebody answers for (`UntrustedArtifact` otherwise)."""
 LICENCE = "noria.licence"
@@ -110,7 +110,7 @@ class MlflowRegistry:
                 client.set_registered_model_alias(name, alias.value, version)
 
     def register(self, logged_model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
-        """See `ports.ModelRegistry`; flavor `pyfunc` and the checksum are tagged here."""
+        """See `ports.ModelRegistry`; the flavor, a prompt's wire and the checksum are tagged here."""
         missing = UnknownModel(f"MLflow has no logged model {logged_model_uri}.", "Give what log_model returned.")
         with self._asking(missing) as client:
             logged = client.get_logged_model(logged_model_uri.removeprefix("models:/"))
@@ -118,7 +118,7 @@ class MlflowRegistry:
                 if known.tags.get("noria.logged_model") == logged_model_uri:
                     return known
             files = self._fetch(logged.artifact_location)
-            stamps = {FLAVOR: Flavor.PYFUNC.value, CHECKSUM: checksum(files), "noria.logged_model": logged_model_uri}
+            stamps = {**stamps_of(files), CHECKSUM: checksum(files), "noria.logged_model": logged_model_uri}
             # a database would look a models:/ URI up under MLflow's process-wide tracking URI, which isn't ours
             source = logged_model_uri if is_server(self.tracking_uri) else logged.artifact_location
             return self._create(
@@ -161,7 +161,7 @@ class MlflowRegistry:
             path = self._fetch(where)
         if not path.exists():
             raise missing
-        if version.flavor is not Flavor.PYFUNC and not artifact and path.is_dir():
+        if version.flavor not in (Flavor.PYFUNC, Flavor.PROMPT) and not artifact and path.is_dir():
             return next(path.glob("*.gguf" if version.flavor is Flavor.GGUF else "*.json"))
         return path
 

@@ -17,13 +17,18 @@ from typing import Any
 
 import yaml
 
+from noria.domain.deployment import WIRE
+from noria.domain.endpoint import Wire
 from noria.domain.errors import InvalidData, NoriaError, UnknownModel
 from noria.domain.model import Flavor, Package
+from noria.domain.prompt import FILE as PROMPT
 
 ACCEPTED = (
     "Give the folder of an MLflow model, a .gguf, .skops or .onnx file, "
     "or a folder with config.json and .safetensors files."
 )
+FLAVOR = "noria.flavor"
+"""In an MLmodel's metadata and on a version: how its files are brought to life."""
 SAFE_TYPES = frozenset(
     f"sklearn.calibration.{name}" for name in ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling")
 )
@@ -87,6 +92,15 @@ def chats(description: Mapping[str, Any]) -> bool:
         return True
     inputs = json.loads((description.get("signature") or {}).get("inputs") or "[]")
     return any(each.get("name") == "messages" for each in inputs)
+
+
+def stamps_of(folder: Path) -> dict[str, str]:
+    """The tags that say how an MLflow model is brought to life: as a prompt if it says that it is one."""
+    description = describe(folder)
+    if (description.get("metadata") or {}).get(FLAVOR) != Flavor.PROMPT.value or not (folder / PROMPT).is_file():
+        return {FLAVOR: Flavor.PYFUNC.value}
+    wire = Wire.OPENAI if chats(description) else Wire.MLFLOW
+    return {FLAVOR: Flavor.PROMPT.value, WIRE: wire.value}
 
 
 def risks(folder: Path) -> list[str]:
