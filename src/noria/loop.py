@@ -11,6 +11,7 @@ from noria.domain.events import (
     AlertRaised,
     CandidateRegistered,
     DriftDetected,
+    ExperimentStarted,
     GateFailed,
     GatePassed,
     LabelsArrived,
@@ -30,6 +31,7 @@ from noria.monitoring.judging import Judges
 from noria.monitoring.measuring import Quality
 from noria.monitoring.monitors import Monitors
 from noria.ports import Handlers
+from noria.release.experiments import Experiments
 from noria.release.gates import Release
 from noria.release.rollouts import Rollouts
 from noria.training.pipeline import Pipeline
@@ -49,6 +51,7 @@ class Rooms:
     pipeline: Pipeline
     release: Release
     rollouts: Rollouts
+    experiments: Experiments
     cards: Cards
 
 
@@ -70,4 +73,5 @@ def handlers(rooms: Rooms) -> Handlers:
         GateFailed: (rooms.alerts.raise_alert,),
         VersionPromoted: (rooms.alerts.resolve_for, rooms.cards.refresh),
         RolledBack: (rooms.alerts.raise_alert,),
+        ExperimentStarted: (rooms.experiments.begin,),
     }

@@ -160,8 +160,16 @@ class Worker:
             self.loop.state.mark_handled(event.id)
 
     def _move_rollouts(self) -> None:
+        """Every endpoint has its turn, whatever goes wrong with another one."""
+        problems: list[Exception] = []
         for endpoint in self.loop.settings.project.endpoints:
-            self.loop.rooms.rollouts.tick(endpoint)
+            for turn in (self.loop.rooms.rollouts.tick, self.loop.rooms.experiments.tick):
+                try:
+                    turn(endpoint)
+                except Exception as error:
+                    problems.append(error)
+        if problems:
+            raise problems[0]
 
     def _look_at_triggers(self) -> None:
         self.loop.rooms.triggers.due(self.loop.clock.now())

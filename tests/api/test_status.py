@@ -36,7 +36,7 @@ def test_the_shape_of_the_status_is_pinned() -> None:
     triage, assistant = status["endpoints"]
     assert set(triage) == set(assistant) == {
         "name", "task", "model", "wire", "revision", "policy_hash", "champion", "previous", "canary", "shadows",
-        "monitors", "alerts_firing", "run", "rollout", "verdict",
+        "variants", "monitors", "alerts_firing", "run", "rollout", "verdict",
     }  # fmt: skip
     assert set(triage["champion"]) == set(triage["canary"]) == TARGET
     assert {frozenset(m) for m in triage["monitors"]} == {frozenset(MONITOR)}

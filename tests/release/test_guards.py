@@ -157,7 +157,7 @@ def test_answers_of_the_shadow_are_compared_with_the_champions(shadowed):
     both(shadowed, "negative", "negative")
     differs = both(shadowed, "negative", "positive")
     both(shadowed, "negative", "positive", outcome="failed")
-    seen = look(shadowed, Sightings(shadowed.tables, "triage/1", timedelta(seconds=60)))
+    seen = look(shadowed, Sightings(store=shadowed.tables, champion="triage/1", timeout=timedelta(seconds=60)))
     assert (seen.compared, seen.agreed, seen.similarity, seen.differing) == (2, 1, 1.0, (differs,))
 
 
@@ -177,7 +177,7 @@ def test_how_much_two_answers_overlap_is_told_beside_whether_they_are_the_same(s
     shadowed.request("2", "shadow", response=chat("It comes  on monday"), shadow_of=first)
     second = shadowed.request("1", "champion", response=chat("It comes on Monday"))
     shadowed.request("2", "shadow", response=chat("It comes soon"), shadow_of=second)
-    seen = look(shadowed, Sightings(shadowed.tables, "triage/1", timedelta(seconds=60)))
+    seen = look(shadowed, Sightings(store=shadowed.tables, champion="triage/1", timeout=timedelta(seconds=60)))
     assert (seen.compared, seen.agreed) == (2, 1)
     assert seen.similarity == pytest.approx(1 + 4 / 7)
 

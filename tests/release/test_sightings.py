@@ -8,7 +8,8 @@ from fakes.release import Stage as Scene
 from fakes.release import immediately, passed_verdict
 from noria.domain.events import GatePassed
 from noria.domain.rollout import Arm, Rollout, Stage
-from noria.release.sightings import PATIENCE, Sightings
+from noria.release.following import PATIENCE
+from noria.release.sightings import Sightings
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def scene(tmp_path):
 
 @pytest.fixture
 def sightings(scene):
-    return Sightings(scene.tables, "triage/1", timedelta(seconds=60))
+    return Sightings(store=scene.tables, champion="triage/1", timeout=timedelta(seconds=60))
 
 
 def look(scene, sightings, rollout=None):
@@ -127,7 +128,7 @@ def test_a_second_opinion_and_an_empty_one_do_not_count(scene, sightings):
     scene.feedback(first, label="positive")
     champion, _, moved = look(scene, sightings, moved)
     assert champion == Arm()
-    again = Sightings(scene.tables, "triage/1", timedelta(seconds=60))  # after a restart
+    again = Sightings(store=scene.tables, champion="triage/1", timeout=timedelta(seconds=60))  # after a restart
     scene.feedback(first, label="positive")
     assert look(scene, again, moved)[0] == Arm()
 

@@ -41,7 +41,8 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
         - `at`: now, ISO 8601. `revision`: of the state.
         - `project`: `name`, `default_endpoint`, `hash`, `applied_at`, `actor`; None if there is none.
         - `endpoints`: a list, see `_endpoint`: `name`, `task`, `model`, `wire`, `revision`, `policy_hash`, `champion`,
-          `previous`, `canary` (targets or None), `shadows`, `monitors`, `alerts_firing`, `run`, `rollout`, `verdict`.
+          `previous`, `canary` (targets or None), `shadows`, `variants`, `monitors`, `alerts_firing`, `run`,
+          `rollout`, `verdict`.
         - `alerts`: those that fire, each with `how_sure` in words and `silenced`, the id of what silences it.
         - `runs`, `rollouts`, `verdicts`: the newest, newest first; a run has `seconds`,
           a rollout `finished`, a verdict `passed` and `reasons` beside its own fields.
@@ -147,6 +148,7 @@ def _endpoint(
         "previous": _target(route.previous if route else None),
         "canary": _target(route.canary if route else None),
         "shadows": [_target(t) for t in route.shadows] if route else [],
+        "variants": [_target(t) for t in route.variants] if route else [],
         "monitors": [_monitor(m) for m in monitors if m.endpoint == name and m.model_version == champion],
     }
 

@@ -155,6 +155,7 @@ def _rooms(
     from noria.monitoring.measuring import Quality
     from noria.monitoring.monitors import Monitors
     from noria.release.case import Rows
+    from noria.release.experiments import Experiments
     from noria.release.gates import Release
     from noria.release.rollouts import Rollouts
     from noria.release.trial import Trial
@@ -218,6 +219,14 @@ def _rooms(
         pipeline=pipeline,
         release=release,
         rollouts=rollouts,
+        experiments=Experiments(
+            state=store,
+            registry=models,
+            host=servers,
+            store=tables,
+            clock=times,
+            endpoint=lambda name: project.endpoints[name],
+        ),
         cards=written,
     )
 

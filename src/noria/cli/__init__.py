@@ -5,7 +5,21 @@ import sys
 
 import typer
 
-from noria.cli import alerts, audit, feedback, keys, loop, models, monitors, records, report, rollouts, start, trace
+from noria.cli import (
+    alerts,
+    audit,
+    experiments,
+    feedback,
+    keys,
+    loop,
+    models,
+    monitors,
+    records,
+    report,
+    rollouts,
+    start,
+    trace,
+)
 from noria.cli.shared import Global, err
 from noria.domain.errors import NoriaError
 
@@ -27,6 +41,7 @@ def noria(project: Global = None) -> None:
 start.add_to(app)
 loop.add_to(app)
 rollouts.add_to(app)
+experiments.add_to(app)
 monitors.add_to(app)
 report.add_to(app)
 alerts.add_to(app)

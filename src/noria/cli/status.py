@@ -25,7 +25,7 @@ BAR = 20
 SHOWN = 4
 """How many runs, rollouts and verdicts the view shows."""
 _GRAVE = {"info": "cyan", "warning": "yellow", "critical": "red"}
-_LOOK = {"champion": "green", "canary": "yellow", "shadow": "cyan", "previous": "dim"}
+_LOOK = {"champion": "green", "canary": "yellow", "variant": "yellow", "shadow": "cyan", "previous": "dim"}
 Status = Mapping[str, Any]
 
 
@@ -111,7 +111,7 @@ def _endpoint(endpoint: Status) -> Group:
     title = Text.assemble((endpoint["name"], "bold"), (f"  {endpoint['task']}", "dim"))
     grid = _grid()
     for role, target in _targets(endpoint):
-        weight = f"{target['weight']:>3} %" if role in ("champion", "canary") else ""
+        weight = f"{target['weight']:>3} %" if role in ("champion", "canary", "variant") else ""
         grid.add_row(Text(role, _LOOK[role]), Text(f"{target['model']}/{target['version']}"), Text(weight))
     if endpoint["champion"] is None:
         grid.add_row(Text("champion", "dim"), Text("none yet: on its way, or refused", "yellow"))
@@ -129,6 +129,8 @@ def _targets(endpoint: Status) -> Iterator[tuple[str, Status]]:
     for role in ("champion", "canary"):
         if endpoint[role]:
             yield role, endpoint[role]
+    for variant in endpoint["variants"]:
+        yield "variant", variant
     for shadow in endpoint["shadows"]:
         yield "shadow", shadow
     if endpoint["previous"]:

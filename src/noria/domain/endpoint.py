@@ -29,6 +29,8 @@ class Role(StrEnum):
     CHAMPION = "champion"
     CANARY = "canary"
     SHADOW = "shadow"
+    VARIANT = "variant"
+    """Takes part in an experiment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Route:
         endpoint: The endpoint's name, which is the route's identity.
         wire: Protocol of all its targets.
         revision: Grows by one with each change.
-        targets: Exactly one champion, at most one canary, any shadows.
+        targets: Exactly one champion, at most one canary, any shadows and variants.
         previous: The champion before this one, kept warm so that a rollback is instant.
         policy_hash: Hash of the policy under which the targets were allowed.
     """
@@ -108,6 +110,11 @@ class Route:
         return None
 
     @property
+    def variants(self) -> tuple[Target, ...]:
+        """Targets that answer their share of the traffic in an experiment."""
+        return tuple([t for t in self.targets if t.role is Role.VARIANT])
+
+    @property
     def shadows(self) -> tuple[Target, ...]:
         """Targets that get a copy of each request and whose answers nobody sees."""
         return tuple([t for t in self.targets if t.role is Role.SHADOW])
@@ -123,9 +130,13 @@ def choose(route: Route, key: bytes) -> Target:
         route: The endpoint's route.
         key: Who is asking (user, conversation), or something random where nobody says.
     """
-    canary = route.canary
-    if canary is None:
+    tried = [target for target in route.targets if target.role is Role.CANARY or target.role is Role.VARIANT]
+    if not tried:
         return route.champion
     digest = blake2b(key, digest_size=8, person=route.endpoint.encode()[:16]).digest()
     bucket = int.from_bytes(digest) % FULL_WEIGHT
-    return canary if bucket < canary.weight else route.champion
+    for target in tried:
+        if bucket < target.weight:
+            return target
+        bucket -= target.weight
+    return route.champion

@@ -221,6 +221,18 @@ class RolledBack:
         return f"rolled-back:{self.rollout_id}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentStarted:
+    """Somebody asked for an experiment; its versions are brought up."""
+
+    endpoint: str
+    experiment_id: str
+
+    @property
+    def id(self) -> str:
+        return f"experiment:{self.experiment_id}"
+
+
 Event = (
     WindowClosed
     | WindowJudged
@@ -237,4 +249,5 @@ Event = (
     | GateFailed
     | VersionPromoted
     | RolledBack
+    | ExperimentStarted
 )

@@ -1,8 +1,10 @@
 """How the release room writes its decisions down; light, so that any process may take one."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import datetime
 
 from noria.domain.events import GateFailed, GatePassed
+from noria.domain.experiment import Experiment, ExperimentState
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
 from noria.ports import StateStore
@@ -30,6 +32,16 @@ def keep(state: StateStore, verdict: Verdict, actor: str, action: str, reason: s
 def under_way(state: StateStore, endpoint: str) -> Rollout | None:
     """The endpoint's one rollout that isn't finished."""
     return next((r for r in state.find(Rollout, endpoint=endpoint, limit=20) if not r.stage.finished), None)
+
+
+def experiment_under_way(state: StateStore, endpoint: str) -> Experiment | None:
+    """The endpoint's one experiment that isn't over."""
+    return next((e for e in state.find(Experiment, endpoint=endpoint, limit=20) if not e.over), None)
+
+
+def ended(experiment: Experiment, at: datetime, verdict: str, winner: str = "") -> Experiment:
+    """The experiment, over."""
+    return replace(experiment, state=ExperimentState.ENDED, changed_at=at, verdict=verdict, winner=winner)
 
 
 def tally(rollout: Rollout) -> str:

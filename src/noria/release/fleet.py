@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import NoriaError
+from noria.domain.experiment import Experiment, ExperimentState
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
@@ -19,7 +20,8 @@ GRACE = timedelta(seconds=5)
 ON_ITS_WAY = timedelta(minutes=1)
 """A verdict this young may still be waiting for its rollout to begin, so its model server stays."""
 
-
+GIVEN_UP = timedelta(hours=2)
+"""An experiment that has been starting for longer isn't any more: whoever asked versions beside the traffic died."""
 SIDE_BY_SIDE = 4
 """Servers that are started at the same time; loading a model takes a core and the disk."""
 LOOK_S = 0.2
@@ -115,6 +117,8 @@ class Fleet:
         return [ref for ref, since in idle.items() if now - since >= GRACE]
 
     def _undecided(self, ref: str) -> bool:
+        if ref in self._about_to_be_compared():
+            return True
         verdicts = [v for v in self.state.find(Verdict) if f"{v.model}/{v.version}" == ref]
         if not verdicts:
             return True
@@ -123,6 +127,12 @@ class Fleet:
         if rollout is not None:
             return not rollout.stage.finished
         return newest.passed and self.clock.now() - newest.decided_at < ON_ITS_WAY
+
+    def _about_to_be_compared(self) -> set[str]:
+        """Versions of experiments that are being brought up; one that takes that long was given up by its process."""
+        latest = self.clock.now() - GIVEN_UP
+        starting = (e for e in self.state.find(Experiment, limit=50) if e.state is ExperimentState.STARTING)
+        return {variant.ref for each in starting if each.changed_at > latest for variant in each.variants}
 
 
 def _targets(route: Route) -> tuple[Target, ...]:

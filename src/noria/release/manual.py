@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from noria.domain.endpoint import Route
 from noria.domain.errors import Conflict, Refused, UnknownEndpoint
 from noria.domain.events import RolledBack, VersionPromoted
+from noria.domain.experiment import Experiment
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
 from noria.ports import Clock, StateStore
 from noria.release import routes
-from noria.release.account import evidence, keep, under_way
+from noria.release.account import ended, evidence, experiment_under_way, keep, under_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Manual:
     running: Callable[[], Collection[str]]
 
     def rollback(self, endpoint: str, actor: str, reason: str) -> Route:
-        """Withdraw the candidate if one is on its way; else bring the previous champion back at 100 per cent.
+        """Withdraw what is tried (a candidate on its way, an experiment's versions); else bring the last champion back.
 
         The previous champion was kept warm, so nothing has to start. The registry's aliases follow in the worker.
 
@@ -42,6 +43,9 @@ class Manual:
         route = self.state.get(Route, endpoint)
         if route is None:
             raise UnknownEndpoint(f"{endpoint} has no version in service.", "See noria status for what is there.")
+        experiment = experiment_under_way(self.state, endpoint)
+        if experiment is not None:
+            return self._end(route, experiment, actor, reason)
         rollout = under_way(self.state, endpoint)
         if rollout is not None and len(route.targets) > 1:
             return self._withdraw(route, rollout, actor, reason)
@@ -72,6 +76,21 @@ class Manual:
             return known
         keep(self.state, overriding, person.strip(), "verdict.overridden", reason.strip())
         return overriding
+
+    def _end(self, route: Route, experiment: Experiment, actor: str, reason: str) -> Route:
+        alone = routes.alone(route)
+        with self.state.change(
+            actor,
+            "experiment.stopped",
+            experiment.id,
+            reason=reason,
+            evidence={"endpoint": route.endpoint, "champion": route.champion.ref, "requests": experiment.requests},
+        ) as change:
+            _unchanged(change.get(Route, route.endpoint), route)
+            change.put(alone)
+            latest = change.get(Experiment, experiment.id) or experiment
+            change.put(ended(latest, self.clock.now(), f"stopped by {actor}: {reason}"))
+        return alone
 
     def _withdraw(self, route: Route, rollout: Rollout, actor: str, reason: str) -> Route:
         alone, now = routes.alone(route), self.clock.now()

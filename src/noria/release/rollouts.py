@@ -12,11 +12,12 @@ from datetime import datetime
 from noria.domain.endpoint import Role, Route, Target
 from noria.domain.errors import Conflict, NoriaError, Refused
 from noria.domain.events import GatePassed, RolledBack, VersionPromoted
+from noria.domain.experiment import Experiment
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
 from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
 from noria.release import routes
-from noria.release.account import ACTOR, evidence, under_way
+from noria.release.account import ACTOR, ended, evidence, experiment_under_way, under_way
 from noria.release.aliases import Aliases
 from noria.release.guards import guards_of, slow_limit, threshold
 from noria.release.manual import Manual
@@ -88,6 +89,9 @@ class Rollouts:
         older = under_way(self.state, verdict.endpoint)
         if older is not None:
             self._supersede(route, older, verdict)
+        experiment = experiment_under_way(self.state, verdict.endpoint)
+        if experiment is not None:
+            self._make_room(experiment, verdict)
         with self.state.note() as note:
             note.put(self._starting(verdict, self.clock.now()))
         return True
@@ -105,6 +109,16 @@ class Rollouts:
             if latest is not None and not latest.stage.finished:
                 change.put(routes.alone(_route(change, route.endpoint)))
                 change.put(latest.enter(Stage.ROLLED_BACK, self.clock.now(), why, step=latest.step))
+
+    def _make_room(self, experiment: Experiment, by: Verdict) -> None:
+        """End an experiment: what it compares with is about to change."""
+        why = f"{by.model}/{by.version} passed its gates and begins its rollout"
+        evidence = {"endpoint": by.endpoint, "by": by.id, "requests": experiment.requests}
+        with self.state.change(ACTOR, "experiment.superseded", experiment.id, reason=why, evidence=evidence) as change:
+            latest = change.get(Experiment, experiment.id)
+            if latest is not None and not latest.over:
+                change.put(routes.alone(_route(change, by.endpoint)))
+                change.put(ended(latest, self.clock.now(), f"ended undecided: {why}"))
 
     def _bring_up(self, verdict_id: str) -> str:
         verdict = self._verdict(verdict_id)
@@ -195,7 +209,7 @@ class Rollouts:
             return
         now, settings = self.clock.now(), self.endpoint(endpoint)
         sightings = self._watching.pop(rollout.id, None)
-        sightings = sightings or Sightings(self.store, route.champion.ref, settings.timeout)
+        sightings = sightings or Sightings(store=self.store, champion=route.champion.ref, timeout=settings.timeout)
         look, looked = sightings.look(rollout, now)
         moved, decision = advance(looked, look, settings.rollout, now)
         if decision.move is Move.STEP and not moved.slow_ms and "latency" in moved.guards:

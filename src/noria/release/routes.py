@@ -1,5 +1,6 @@
 """Routes as a rollout changes them: pure functions, each one revision further than the route it is given."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from noria.domain.endpoint import FULL_WEIGHT, Role, Route, Target, Wire
@@ -20,6 +21,13 @@ def shared(route: Route, candidate: Target, weight: int) -> Route:
     """The candidate answers `weight` per cent of the traffic as canary, the champion the rest."""
     champion = _as(route.champion, Role.CHAMPION, FULL_WEIGHT - weight)
     return _next(route, (champion, _as(candidate, Role.CANARY, weight)))
+
+
+def split(route: Route, variants: Sequence[Target]) -> Route:
+    """An experiment's variants answer per cent of the traffic as they say, the champion the rest."""
+    rest = FULL_WEIGHT - sum(variant.weight for variant in variants)
+    champion = _as(route.champion, Role.CHAMPION, rest)
+    return _next(route, (champion, *(_as(variant, Role.VARIANT, variant.weight) for variant in variants)))
 
 
 def promoted(route: Route, candidate: Target, policy_hash: str) -> Route:
