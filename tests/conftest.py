@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from noria.adapters.spark import SparkCompute
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--few-kills`, for a run of all tests; without it the loop is killed everywhere."""
+    parser.addoption("--few-kills", action="store_true", help="kill the loop's worker only at some places")
+
+
 def pytest_configure() -> None:
     """Nothing of the caller's environment decides a test; what tests start inherits the same."""
     for name in list(os.environ):

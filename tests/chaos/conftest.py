@@ -1,4 +1,4 @@
-"""The table that `pytest tests/chaos -m serving` ends with: what each fault did to the log."""
+"""The tables that `pytest tests/chaos -m serving` and `-m loop` end with."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,6 +8,7 @@ import pytest
 from fakes.dataplane import Account
 
 _COLUMNS = ("fault", "requests", "records", "missing", "duplicated")
+_KILLS = ("kill point", "runs", "ended right", "work repeated")
 _ITEMS = pytest.StashKey[list[tuple[str, str]]]()
 
 
@@ -23,6 +24,22 @@ def account(record_property: Callable[[str, object], None]) -> Callable[[Account
     return enter
 
 
+@pytest.fixture
+def few_kills(request: pytest.FixtureRequest) -> bool:
+    """Whether only some of the places are meant."""
+    return bool(request.config.getoption("--few-kills"))
+
+
+@pytest.fixture
+def kills(record_property: Callable[[str, object], None]) -> Callable[[str, int, int, str], None]:
+    """Puts a place at which workers died into the table: runs, those that ended right, repeated work."""
+
+    def enter(point: str, runs: int, right: int, repeated: str) -> None:
+        record_property("kill", (point, runs, right, repeated))
+
+    return enter
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which faults should run, and have their reports say which they are."""
     faults = [(item, _fault(item)) for item in session.items if item.get_closest_marker("serving")]
@@ -33,7 +50,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table; a fault that didn't run shows as such."""
+    """Print the tables; a fault that didn't run shows as such."""
+    _print_kills(terminalreporter)
     stats, config = terminalreporter.stats, terminalreporter.config
     reports = {
         report.nodeid: (outcome, report)
@@ -52,6 +70,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("faults")
     for fault, *cells in [_COLUMNS, *lines]:
         terminalreporter.write_line(f"{fault:<{width}}  " + "  ".join(f"{cell!s:>10}" for cell in cells).rstrip())
+
+
+def _print_kills(reporter: pytest.TerminalReporter) -> None:
+    reports = [report for outcome in ("passed", "failed") for report in reporter.stats.get(outcome, [])]
+    lines = [values for report in reports for name, values in report.user_properties if name == "kill"]
+    if not lines:
+        return
+    lines.append((f"all {len(lines)}", sum(line[1] for line in lines), sum(line[2] for line in lines), ""))
+    width = max(len(line[0]) for line in lines)
+    reporter.section("deaths of the loop's worker")
+    for point, *cells in [_KILLS, *lines]:
+        reporter.write_line(f"{point:<{width}}  " + "  ".join(f"{cell!s:>14}" for cell in cells).rstrip())
 
 
 def _cells(outcome: str, report: pytest.TestReport | None) -> list[object]:
