@@ -290,6 +290,19 @@ def test_a_worker_that_dies_between_looks_counts_each_answer_once(scene):
     assert sum(t.labelled for t in found.tallies.values()) == len(scene.tables.rows["feedback"])
 
 
+def test_what_was_asked_before_the_split_counts_for_nothing(scene):
+    made = desk(scene).start(WANTED)
+    early = scene.request("1", "champion")
+    scene.clock.pass_s(5)
+    scene.experiments.begin(ExperimentStarted(endpoint="triage", experiment_id=made.id), immediately)
+    scene.clock.pass_s(1)
+    scene.feedback(early, label="negative")
+    scene.feedback(scene.request("1", "champion"), label="negative")
+    scene.experiments.tick("triage")
+    [found] = scene.state.find(Experiment)
+    assert (found.tallies["triage/1"].requests, found.tallies["triage/1"].labelled) == (1, 1)
+
+
 def test_a_person_may_stop_it(scene):
     begin(scene)
     serve(scene, 2, {})

@@ -6,6 +6,7 @@ and an API process stays small.
 
 from noria.bootstrap.api_process import Api, api
 from noria.bootstrap.backfilling import backfill
+from noria.bootstrap.comparing import labelled_rows, offline
 from noria.bootstrap.parts import (
     additions,
     anchors,
@@ -65,11 +66,13 @@ __all__ = [
     "host",
     "in_service",
     "keys_exist",
+    "labelled_rows",
     "lineage",
     "log",
     "loop",
     "manual",
     "meters",
+    "offline",
     "opened",
     "outbox",
     "policies",

@@ -1,15 +1,19 @@
 """Experiments: compare versions on callers, or beside the traffic on labelled rows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.cli.shared import AsJson, By, Reason, Root, actor, known, opened, out, print_json, print_table
+from noria.cli.shared import AsJson, By, Reason, Root, actor, err, known, opened, out, print_json, print_table
 from noria.domain.experiment import Metric
 
 if TYPE_CHECKING:
     from noria.domain.experiment import Experiment
     from noria.ports import StateStore
+    from noria.settings import Settings
 
 experiment = typer.Typer(no_args_is_help=True, help="Versions compared with one another.")
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint that the versions answer for.")]
@@ -25,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     experiment.command("status")(experiment_status)
     experiment.command("list")(experiment_list)
     experiment.command("stop")(experiment_stop)
+    experiment.command("run")(experiment_run)
     app.add_typer(experiment, name="experiment")
 
 
@@ -121,6 +126,58 @@ def experiment_stop(endpoint: Endpoint, project: Root, reason: Reason, by: By = 
     known(settings, endpoint)
     stopped = Experimenting(state, bootstrap.clock()).stop(endpoint, actor(by), reason)
     out(f"Experiment {stopped.id} is over; {stopped.variants[0].ref} answers all of {endpoint}.")
+
+
+def experiment_run(
+    endpoint: Endpoint,
+    versions: Versions,
+    project: Root,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV or Parquet with text and label; default is what the last run held out."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows that are asked at most.")] = 1000,
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance that any interval is wrong.")] = 0.05,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with a picture, too.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare versions on labelled rows, beside the traffic.
+
+    Each is brought up where it would serve and asked the same rows. No verdict is needed, since no caller is answered.
+    The first version is what the others are compared with.
+    """
+    from noria import bootstrap
+    from noria.release.comparison_page import COLUMNS, cells, page
+
+    settings, _ = opened(project)
+    known(settings, endpoint)
+    texts, labels, source = bootstrap.labelled_rows(settings, endpoint, data)
+    model = settings.project.model_name(endpoint)
+    refs = [f"{model}/{each}" if each.isdigit() else each for each in versions]
+    with _kept_up(settings), bootstrap.offline(settings, endpoint, err) as compare:
+        found = compare.compare(endpoint, refs, texts[:rows], labels[:rows], source, alpha)
+    if html is not None:
+        html.write_text(page(found), encoding="utf-8")
+    if json:
+        print_json(found.to_json())
+        return
+    out(f"{found.rows} rows from {found.data}: {found.sentence}")
+    print_table(COLUMNS, [cells(row) for row in found.versions], "")
+
+
+@contextmanager
+def _kept_up(settings: "Settings") -> Iterator[None]:
+    """Model servers end by themselves where no worker is; while nothing else runs here, this process stands for it."""
+    from noria.domain.errors import AlreadyRunning
+    from noria.worker import hold_lock
+
+    try:
+        lock = hold_lock(settings.run_dir / "worker.lock")
+    except AlreadyRunning:
+        yield
+        return
+    with lock:
+        yield
 
 
 def described(found: "Experiment") -> dict[str, Any]:

@@ -158,6 +158,15 @@ class Experiment:
         return sum(tally.requests for tally in self.tallies.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Borrowed:
+    """Versions that somebody asks beside the traffic, whose model servers the worker leaves alone until then."""
+
+    endpoint: str
+    refs: tuple[str, ...]
+    until: datetime
+
+
 def bin_of(ms: float) -> int:
     """The bin of a time in milliseconds; bin 0 is up to 1 ms, the last one everything beyond its lower edge."""
     return min(max(ceil(log(max(ms, 1.0)) / log(RATIO) - 1e-9), 0), BINS - 1)

@@ -29,7 +29,8 @@ class Contest(Following):
         for row in rows:
             ref = ref_of(row)
             new = first_seen(seen, "inference", row)
-            self.remember(row, ref, new)
+            if row["request_time"] >= experiment.began_at:
+                self.remember(row, ref, new)
             if new and (of := self._of(experiment, row, ref, refs)):
                 tally, ms = _served(row, counts.rescued(row, experiment.endpoint))
                 tallies[of] = tallies.get(of, Tally()) + tally

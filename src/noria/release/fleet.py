@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import NoriaError
-from noria.domain.experiment import Experiment, ExperimentState
+from noria.domain.experiment import Borrowed, Experiment, ExperimentState
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
@@ -130,9 +130,10 @@ class Fleet:
 
     def _about_to_be_compared(self) -> set[str]:
         """Versions of experiments that are being brought up; one that takes that long was given up by its process."""
-        latest = self.clock.now() - GIVEN_UP
+        now = self.clock.now()
         starting = (e for e in self.state.find(Experiment, limit=50) if e.state is ExperimentState.STARTING)
-        return {variant.ref for each in starting if each.changed_at > latest for variant in each.variants}
+        soon = {v.ref for each in starting if each.changed_at > now - GIVEN_UP for v in each.variants}
+        return soon.union(*(each.refs for each in self.state.find(Borrowed) if each.until > now))
 
 
 def _targets(route: Route) -> tuple[Target, ...]:
