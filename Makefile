@@ -6,13 +6,14 @@ export PYTHON
 # compiled modules are kept, whatever the caller's shell says: starts are several times as fast
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-fast check format reference clean
+.PHONY: help demo up test test-fast test-torch check format reference clean
 
 help:
 	@echo "make demo [SEED=7] [PORT=0]  the whole loop on real data, from installation to summary"
 	@echo "make up                      run the project in this folder (noria.yaml)"
 	@echo "make test                    set up, check and run every test"
 	@echo "make test-fast               only the tests that are quick and kill nothing"
+	@echo "make test-torch              the tests of fine-tuning; installs torch"
 	@echo "make check                   ruff, mypy, import-linter"
 	@echo "make format                  put the code in order"
 	@echo "make reference               write docs/reference anew from the code"
@@ -37,6 +38,11 @@ test:
 test-fast:
 	@scripts/install dev
 	@scripts/test fast
+
+test-torch:
+	@scripts/install dev
+	@scripts/install torch
+	@scripts/test torch
 
 check:
 	@scripts/install dev
