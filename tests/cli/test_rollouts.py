@@ -66,6 +66,14 @@ def test_a_rollout_is_shown_with_its_guards_and_history(shop: Shop) -> None:
     assert "There is no rollout nonsense" in shop.refuses("show", "nonsense")
 
 
+def test_a_rollout_that_is_over_shows_all_that_was_seen(shop: Shop) -> None:
+    weighed = {"errors": (3, 500, 9, 200), "feedback": (1, 50, 2, 40)}
+    ended = replace(ROLLOUT, weighed=weighed).enter(Stage.PROMOTED, ROLLOUT.changed_at, "as good", weight=100)
+    with shop.state.note() as note:
+        note.put(ended)
+    assert "9 of 200 answers failed" in shop.run("show", "triage").stdout
+
+
 def test_answers_that_differ_are_read_from_the_log(shop: Shop) -> None:
     settings = bootstrap.settings(shop.root)
 

@@ -166,6 +166,8 @@ def _guards(found: "Rollout") -> list[tuple[object, ...]]:
     for name in found.guards:
         guard = GUARDS[name]
         (bad, of), (bad_a, of_a) = guard.look(found.candidate), guard.look(found.champion)
+        if found.stage.finished:  # all stages together: nothing more is counted
+            bad_a, of_a, bad, of = found.past.get(name, (0, 0, 0, 0))
         evidence = exp(min(found.log_e.get(name, 0.0), 700))
         limit = f" (over {found.slow_ms:.0f} ms)" if name == "latency" and found.slow_ms else ""
         rows.append(
