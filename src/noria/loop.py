@@ -32,7 +32,7 @@ from noria.monitoring.measuring import Quality
 from noria.monitoring.monitors import Monitors
 from noria.ports import Handlers
 from noria.release.experiments import Experiments
-from noria.release.gates import Release
+from noria.release.judging import Release
 from noria.release.rollouts import Rollouts
 from noria.training.pipeline import Pipeline
 from noria.training.triggers import Triggers

@@ -16,9 +16,10 @@ from noria.domain.gate import Verdict
 from noria.release import routes
 from noria.release.account import keep
 from noria.release.case import Case, Rows
-from noria.release.gates import GATES, Release, judge
+from noria.release.gates import CLASSIFIER, judge
+from noria.release.gates.parity import groups
+from noria.release.judging import Release
 from noria.release.manual import Manual
-from noria.release.parity import groups
 from noria.release.rollouts import _target
 from noria.release.trial import Answers, Trial
 from noria.settings import Policy, Task
@@ -133,7 +134,7 @@ def test_a_candidate_as_good_as_the_champion_passes_with_every_number_on_record(
     verdict = house.judge(house.add(agreeing(house.rows, champion, 0.15, 5)))
     assert verdict.passed, verdict.reasons
     assert verdict.champion == "triage/1"
-    assert [r.gate for r in verdict.results] == [g.__name__ for g in GATES[Task.CLASSIFICATION]]
+    assert [r.gate for r in verdict.results] == list(CLASSIFIER)
     numbers = {r.gate: r.numbers for r in verdict.results}
     assert (numbers["quality"]["baseline_rows"], numbers["quality"]["production_rows"]) == (800, 400)
     assert 0.7 < numbers["quality"]["candidate_accuracy"] < 0.9
@@ -164,11 +165,13 @@ def test_a_candidate_that_fails_one_group_is_refused_for_that_group(house):
     better = {t for t, g in zip(house.rows.texts, house.rows.groups, strict=True) if g != "coachella"}
     right = dict(zip(house.rows.texts, house.rows.labels, strict=True))
     verdict = house.judge(house.add(lambda text: right[text] if text in better else unfair(text)))
-    assert refused_by(verdict) == ["groups"]
-    [reason] = verdict.reasons
+    assert refused_by(verdict) == ["slices", "groups"]
+    parts, reason = verdict.reasons
+    assert "Group coachella of origin baseline" in parts
     assert "coachella (300 rows) falls from" in reason
     assert "a gap of" in reason
-    assert verdict.results[3].numbers["largest_group_loss"] > 0.2
+    found = {r.gate: r.numbers for r in verdict.results}
+    assert found["groups"]["largest_group_loss"] > 0.2
 
 
 def test_forgetting_the_old_rows_is_not_made_up_for_by_the_new_ones(house):
@@ -307,7 +310,7 @@ def test_a_model_server_that_does_not_come_up_is_a_refusal_that_says_why(house):
     number = house.add(model(house.rows, 0.9, 1))
     house.host.broken["triage/1"] = "The model file is damaged."
     verdict = house.judge(number)
-    assert refused_by(verdict) == ["answers", "quality", "groups", "latency"]
+    assert refused_by(verdict) == ["answers", "quality", "groups", "latency", "cost"]
     assert all("The model file is damaged." in reason for reason in verdict.reasons)
 
 
@@ -335,7 +338,7 @@ def test_a_champion_that_stays_away_refuses_the_candidate(house):
     house.champion(model(house.rows, 0.8, 1))
     house.servers.answer.pop("unix:/triage/1")
     verdict = house.judge(house.add(model(house.rows, 0.9, 1)))
-    assert refused_by(verdict) == ["quality", "groups"]
+    assert refused_by(verdict) == ["quality", "slices", "groups"]
     assert "gave no answers to compare with" in verdict.reasons[0]
 
 
@@ -343,8 +346,8 @@ def test_a_gate_that_breaks_has_not_passed(monkeypatch):
     def quality(case):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("noria.release.gates.GATES", {Task.CHAT: (quality,)})
-    [result] = judge(Task.CHAT, case(rows(8), [None, None], policy()))
+    monkeypatch.setattr("noria.release.gates.CLASSIFIER", ("quality",))
+    [result] = judge(Task.CLASSIFICATION, case(rows(8), [None, None], policy()), lambda name: quality)
     assert (result.gate, result.passed) == ("quality", False)
     assert "ZeroDivisionError: by zero" in result.summary
 
@@ -361,7 +364,7 @@ def test_judging_again_after_a_death_keeps_the_first_verdict(house):
 
 
 def test_a_chat_version_has_to_say_something_in_time(house):
-    house.task = Task.CHAT
+    house.task, house.rows, house.rules = Task.CHAT, None, policy(min_accuracy=None)
     assert house.judge(house.add(lambda prompt: f"Sure: {prompt}")).passed
     asked = [body for _, path, body in house.servers.calls if path == "/v1/chat/completions"]
     assert len(asked) == 4

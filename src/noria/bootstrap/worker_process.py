@@ -13,11 +13,10 @@ from noria.bootstrap.parts import (
     first_versions,
     host,
     outbox,
-    policies,
     redactor_socket,
-    upstream,
 )
 from noria.bootstrap.project import APPLIED, clock, in_service, state
+from noria.bootstrap.releasing import release
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, ModelHost, ModelRegistry, RecordStore, StateStore
 from noria.settings import AlertRule, Project, Settings, Task
@@ -154,11 +153,8 @@ def _rooms(
     from noria.monitoring.baselines import Baselines
     from noria.monitoring.measuring import Quality
     from noria.monitoring.monitors import Monitors
-    from noria.release.case import Rows
     from noria.release.experiments import Experiments
-    from noria.release.gates import Release
     from noria.release.rollouts import Rollouts
-    from noria.release.trial import Trial
     from noria.serving.log.redaction import Redactors
     from noria.training.pipeline import Pipeline
     from noria.training.triggers import Triggers
@@ -185,22 +181,6 @@ def _rooms(
         write_card=written.write,
     )
 
-    def holdout(endpoint: str, run_id: str) -> Rows | None:
-        held = pipeline.holdout(endpoint, run_id)
-        if held is None:
-            return None
-        return Rows(texts=held.texts, labels=held.labels, groups=held.groups, origins=held.origins)
-
-    release = Release(
-        state=store,
-        registry=models,
-        host=servers,
-        trial=Trial(lambda: upstream(lambda: project)),
-        clock=times,
-        policy=policies(settings),
-        task=lambda endpoint: project.endpoints[endpoint].task,
-        holdout=holdout,
-    )
     rollouts = Rollouts(
         state=store,
         registry=models,
@@ -217,7 +197,7 @@ def _rooms(
         alerts=Alerts(store, times, causes, owed),
         triggers=Triggers(store, tables, times, lambda: project),
         pipeline=pipeline,
-        release=release,
+        release=release(settings, store, times, models, servers, pipeline),
         rollouts=rollouts,
         experiments=Experiments(
             state=store,

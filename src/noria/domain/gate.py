@@ -15,6 +15,7 @@ class GateResult:
         summary: One sentence for a person: why it passed or not.
         numbers: What was measured.
         thresholds: What it was measured against.
+        facts: What is no number: checksums, names.
     """
 
     gate: str
@@ -22,6 +23,7 @@ class GateResult:
     summary: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

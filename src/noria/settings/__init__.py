@@ -13,13 +13,14 @@ from noria.settings.judges import Judge, Scorer
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.monitors import MonitorName, Monitors, Span
-from noria.settings.policy import Policy, PolicyRules
+from noria.settings.policy import BUILT_IN_PROBES, Comparison, Policy, PolicyRules, Safety
 from noria.settings.project import Endpoint, Mlflow, Project, Task
 from noria.settings.rollout import RolloutPlan
 from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
 from noria.settings.training import Training
 
 __all__ = [
+    "BUILT_IN_PROBES",
     "READ",
     "SPELLED",
     "Against",
@@ -29,6 +30,7 @@ __all__ = [
     "Breaker",
     "Cache",
     "Command",
+    "Comparison",
     "Compute",
     "Deployment",
     "Duration",
@@ -53,6 +55,7 @@ __all__ = [
     "Registered",
     "RolloutPlan",
     "Routing",
+    "Safety",
     "Scorer",
     "Server",
     "Service",

@@ -199,6 +199,13 @@ def read_holdout(folder: Path) -> HeldOut | None:
     )
 
 
+def read_learnt(folder: Path) -> list[str]:
+    """The texts to learn from in a run's folder; none if it has none."""
+    file = folder / "train.parquet"
+    texts: list[str] = pq.read_table(file, columns=["text"])["text"].to_pylist() if file.is_file() else []
+    return texts
+
+
 def normalised(text: str) -> str:
     """A text as it is compared with others: case and white space don't count."""
     return " ".join(text.casefold().split())

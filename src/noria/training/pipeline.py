@@ -62,6 +62,21 @@ class Pipeline(Workshop):
             return None
         return datasets.read_holdout(self.work_dir(run.id))
 
+    def learnt(self, endpoint: str, run_id: str) -> list[str] | None:
+        """The texts that a run learnt from; None if there is no such run of ours, empty if they are gone."""
+        run = self.state.get(Run, run_id) if run_id else None
+        if run is None or run.endpoint != endpoint:
+            return None
+        return datasets.read_learnt(self.work_dir(run.id))
+
+    def frozen(self, endpoint: str, file: Path) -> datasets.HeldOut:
+        """The rows of a policy's frozen set, redacted like the endpoint's records.
+
+        Raises:
+            InvalidData: The file can't be used.
+        """
+        return self._rows_of(endpoint, file)
+
     def _rows_of(self, endpoint: str, file: Path) -> datasets.HeldOut:
         rows = read_file(file, self.redact(endpoint))
         return datasets.HeldOut(

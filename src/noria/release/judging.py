@@ -1,53 +1,25 @@
-"""Which gates a version has to pass, and the verdict about it: fail closed, every number on record."""
+"""Has a candidate tried on its real model server, lets the gates decide, and keeps the verdict: fail closed."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import NoriaError, UpstreamFailed
 from noria.domain.events import CandidateRegistered
 from noria.domain.gate import GateResult, Verdict
-from noria.domain.model import ModelVersion
+from noria.domain.model import Flavor, ModelVersion
+from noria.domain.price import Price
+from noria.evaluation.probes import Probe
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore, Steps
-from noria.release import checks, parity
 from noria.release.account import ACTOR, keep
-from noria.release.case import Case, Rows
-from noria.release.trial import Answers, Trial
+from noria.release.case import FROZEN, Case, Rows
+from noria.release.gates import Find, built_in, judge
+from noria.release.trial import ANSWER_TOKENS, Answers, Trial
 from noria.settings import Policy, Task
 
-__all__ = ["GATES", "Release", "Rows", "judge"]
-
-Gate = Callable[[Case], GateResult]
-"""Looks at a case; raises if it can't. It is named like its function."""
-
-GATES: Mapping[Task, tuple[Gate, ...]] = {
-    Task.CLASSIFICATION: (
-        checks.policy,
-        checks.answers,
-        checks.quality,
-        parity.groups,
-        checks.latency,
-        checks.licence,
-        checks.card,
-    ),
-    Task.CHAT: (checks.policy, checks.answers, checks.latency, checks.licence, checks.card),
-}
-"""What a version of each kind of endpoint has to pass."""
-
-
-def judge(task: Task, case: Case) -> tuple[GateResult, ...]:
-    """What every gate says; one that could not look has not passed."""
-    return tuple(_ask(gate, case) for gate in GATES[task])
-
-
-def _ask(gate: Gate, case: Case) -> GateResult:
-    try:
-        return gate(case)
-    except Exception as error:  # whatever went wrong, the version has not been shown to be fit
-        name = getattr(gate, "__name__", "gate")
-        why = error.problem if isinstance(error, NoriaError) else f"{type(error).__name__}: {error}"
-        return GateResult(gate=name, passed=False, summary=f"Could not be judged: {why}")
+MOST_CHATS = 200
+"""Rows with wanted answers that a chat is asked; of more a fixed sample is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +35,11 @@ class Release:
         policy: The policy in force for an endpoint, and its hash.
         task: What an endpoint does.
         holdout: Held-out rows of a training run (endpoint, run id); None if there are none.
+        frozen: A policy's frozen set and its checksum; None if it names none.
+        learnt: Texts that a training run learnt from (endpoint, run id); None if no run of ours made the version.
+        price: Address of a model, and its endpoint → what its tokens cost; None if nobody knows.
+        probes: What a policy's versions are asked to see whether they are safe.
+        find: Name → gate.
     """
 
     state: StateStore
@@ -73,6 +50,11 @@ class Release:
     policy: Callable[[str], tuple[Policy, str]]
     task: Callable[[str], Task]
     holdout: Callable[[str, str], Rows | None]
+    frozen: Callable[[str, Policy], tuple[Rows, str] | None] = lambda _, __: None
+    learnt: Callable[[str, str], Sequence[str] | None] = lambda _, __: None
+    price: Callable[[str, str], Price | None] = lambda _, __: None
+    probes: Callable[[Policy], Sequence[Probe]] = lambda _: ()
+    find: Find = built_in
 
     def judge_candidate(self, event: CandidateRegistered, step: Steps) -> None:
         """Bring the candidate up, try it beside the champion, and let the gates decide."""
@@ -120,45 +102,85 @@ class Release:
             return "", (GateResult(gate="policy", passed=False, summary=f"Could not be judged: {error.problem}"),)
         candidate = self.registry.version(event.model, event.version)
         case = self._case(event, candidate, champion, rules, problem)
-        return policy_hash, judge(self.task(event.endpoint), case)
+        return policy_hash, judge(self.task(event.endpoint), case, self.find)
 
     def _case(
         self, event: CandidateRegistered, candidate: ModelVersion, champion: Target | None, rules: Policy, problem: str
     ) -> Case:
         """Try both versions on the same rows."""
-        task, rows = self.task(event.endpoint), None
-        answers = theirs = None
-        try:
-            if task is Task.CLASSIFICATION:
-                rows = self.holdout(event.endpoint, event.run_id)
-            if not problem:
-                answers = self._try(task, self.host.start(candidate), rows)
-            if champion is not None and task is Task.CLASSIFICATION:
-                theirs = self._try_champion(champion, rows)
-        except NoriaError as error:
-            problem = problem or error.problem
-        return Case(
+        task = self.task(event.endpoint)
+        case = Case(
             candidate=candidate,
             policy=rules,
             today=self.clock.now().date(),
             has_card=self._has_card(candidate),
-            rows=rows,
-            answers=answers,
-            problem=problem,
             champion=champion.ref if champion else "",
-            champion_answers=theirs,
+            problem=problem,
+            task=task,
+            size_bytes=self._size(candidate),
         )
-
-    def _try_champion(self, champion: Target, rows: Rows | None) -> Answers:
-        """Its server may just be coming back after a crash: a verdict isn't worth less for that, so wait for it."""
         try:
-            return self._try(Task.CLASSIFICATION, champion.url, rows)
+            rows, facts = self._rows(event, rules, task)
+            probes = tuple(self.probes(rules)) if task is Task.CHAT and rules.safety is not None else ()
+            case = replace(
+                case, rows=rows, facts=facts, probes=probes, learnt=self.learnt(event.endpoint, event.run_id)
+            )
+            if not problem:
+                case = self._tried(case, event.endpoint, self.host.start(candidate))
+            if champion is not None and (task is Task.CLASSIFICATION or rows is not None or probes):
+                case = self._champion_tried(case, event.endpoint, champion)
+        except NoriaError as error:
+            case = replace(case, problem=case.problem or error.problem)
+        return case
+
+    def _rows(self, event: CandidateRegistered, rules: Policy, task: Task) -> tuple[Rows | None, dict[str, str]]:
+        """The rows to judge on, those of the frozen set last, and its checksum."""
+        rows, frozen = self.holdout(event.endpoint, event.run_id), self.frozen(event.endpoint, rules)
+        if rows is not None and task is Task.CHAT:
+            rows = rows.sample(MOST_CHATS)
+        if frozen is None:
+            return rows, {}
+        held, digest = frozen
+        held = replace(held, origins=(FROZEN,) * len(held.labels))
+        return (held if rows is None else rows + held), {"frozen_sha256": digest}
+
+    def _tried(self, case: Case, endpoint: str, url: str) -> Case:
+        answers = self._try(case, url)
+        said = self.trial.chat(url, [p.text for p in case.probes], ANSWER_TOKENS).predictions if case.probes else None
+        return replace(case, answers=self._priced(answers, url, endpoint), safety_answers=said)
+
+    def _champion_tried(self, case: Case, endpoint: str, champion: Target) -> Case:
+        """Its server may just be coming back after a crash: a verdict isn't worth less for that, so wait for it."""
+        url = champion.url
+        try:
+            answers = self._try(case, url)
         except UpstreamFailed:
             url = self.host.start(self.registry.version(champion.model, champion.version))
-            return self._try(Task.CLASSIFICATION, url, rows)
+            answers = self._try(case, url)
+        said = self.trial.chat(url, [p.text for p in case.probes], ANSWER_TOKENS).predictions if case.probes else None
+        return replace(case, champion_answers=self._priced(answers, url, endpoint), champion_safety=said)
 
-    def _try(self, task: Task, url: str, rows: Rows | None) -> Answers:
-        return self.trial.chat(url) if task is Task.CHAT else self.trial.classify(url, rows.texts if rows else ())
+    def _try(self, case: Case, url: str) -> Answers:
+        if case.task is Task.CLASSIFICATION:
+            return self.trial.classify(url, case.rows.texts if case.rows else ())
+        return self.trial.chat(url, case.rows.texts, ANSWER_TOKENS) if case.rows else self.trial.chat(url)
+
+    def _priced(self, answers: Answers, url: str, endpoint: str) -> Answers:
+        price = self.price(url, endpoint)
+        if price is None or not (price.free or answers.input_tokens or answers.output_tokens):
+            return answers  # nobody counted its tokens
+        return replace(answers, usd=price.cost(answers.input_tokens, answers.output_tokens))
+
+    def _size(self, version: ModelVersion) -> int | None:
+        """Bytes of a version's own files; one that is a name for something elsewhere has next to none."""
+        if version.flavor in (Flavor.EXTERNAL, Flavor.COMMAND):
+            return 0
+        try:
+            path = self.registry.download(version)
+            files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+            return sum(each.stat().st_size for each in files)
+        except (NoriaError, OSError):
+            return None
 
     def _has_card(self, version: ModelVersion) -> bool:
         try:

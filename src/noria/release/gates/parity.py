@@ -1,11 +1,11 @@
 """The gate that compares groups of people: none may be served much worse, and none may pay for the others' gain."""
 
 import numpy as np
-from scipy.stats import binomtest
 
 from noria.domain.gate import GateResult
 from noria.evaluation.fairness import FairnessTable, assess
-from noria.release.case import Case, Hits, result
+from noria.release.case import Case, result
+from noria.release.gates.slices import chance_of_loss
 from noria.settings import PolicyRules
 
 
@@ -82,7 +82,7 @@ def _losses(case: Case, new: FairnessTable, old: FairnessTable) -> tuple[list[st
     for group in new.judged:
         chosen = named == group.group
         loss = before[group.group] - group.accuracy
-        p_value = _chance_of_loss(hits_new[chosen], hits_old[chosen])
+        p_value = chance_of_loss(hits_new[chosen], hits_old[chosen])
         if loss > numbers["largest_group_loss"]:
             numbers |= {"largest_group_loss": loss, "largest_group_loss_p_value": p_value}
         if loss > rules.max_group_loss and p_value <= rules.alpha / len(new.judged):
@@ -91,9 +91,3 @@ def _losses(case: Case, new: FairnessTable, old: FairnessTable) -> tuple[list[st
                 f"{group.accuracy:.3f} (p = {p_value:.2g}), where a loss of {rules.max_group_loss:g} is allowed"
             )
     return wrong, numbers
-
-
-def _chance_of_loss(new: Hits, old: Hits) -> float:
-    """Probability of so many rows lost among those on which one of the two was right, if both are equally good."""
-    lost, won = int(((old == 1) & (new == 0)).sum()), int(((old == 0) & (new == 1)).sum())
-    return float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue) if lost + won else 1.0
