@@ -13,7 +13,8 @@ import pytest
 from noria.adapters.registry.client import connect, load_mlflow
 from noria.adapters.registry.mlflow import MlflowRegistry
 from noria.adapters.trainers import load_trainer, train_job
-from noria.adapters.trainers.classifier import Answers, ClassifierTrainer, Options, fit, make_baseline
+from noria.adapters.trainers.classifier import Answers, ClassifierTrainer, Options, fit, uncalibrated
+from noria.adapters.trainers.records import make_baseline
 from noria.domain.errors import InvalidProject
 from noria.evaluation.baseline import Baseline
 from noria.evaluation.quality import calibration_error
@@ -78,6 +79,29 @@ def test_it_learns_and_its_probabilities_are_meant() -> None:
     hits = [said == right for said, right in zip(answers.labels, truth, strict=True)]
     assert np.mean(hits) > 0.88
     assert calibration_error(hits, answers.scores) < 0.06
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_probabilities_are_made_true_without_another_answer(labels: int) -> None:
+    texts, truth = messages(900, 1)
+    names = list(OPENING)[:labels]
+    rows = [(text, label) for text, label in zip(texts, truth, strict=True) if label in names]
+    sure = Options(c=500.0)  # it learns the wrong labels by heart, and is far too sure of itself
+    model = fit([t for t, _ in rows], [la for _, la in rows], ["baseline"] * len(rows), sure)
+    before = uncalibrated(model)
+    assert before is not None
+    fresh, right = zip(*[(t, la) for t, la in zip(*messages(1500, 2), strict=True) if la in names], strict=True)
+    assert Answers.of(before, fresh).labels == Answers.of(model, fresh).labels
+    places = [list(model.classes_).index(label) for label in right]
+
+    def surprise(asked: Any) -> float:
+        return float(-np.log(asked.predict_proba(fresh)[np.arange(len(places)), places]).mean())
+
+    assert surprise(model) < surprise(before)
+    assert uncalibrated(fit([t for t, _ in rows], [la for _, la in rows], ["x"] * len(rows), CRUDE)) is None
+
+
+CRUDE = Options(calibration="none")
 
 
 def test_a_labelled_production_record_outweighs_a_row_of_the_projects_own_data() -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fakes.prompts import RuleBase
 from fakes.registry import FakeRegistry
 from fakes.trainer import FakeTrainer
 from noria.adapters.registry.mlflow import MlflowRegistry
+from noria.adapters.trainers import few_shot
 from noria.adapters.trainers.classifier import ClassifierTrainer
+from noria.adapters.trainers.few_shot import FewShotTrainer
+from noria.adapters.trainers.python import PythonTrainer
 from noria.domain.errors import InvalidData
 from noria.ports import ModelRegistry, Trainer, TrainingJob
 
@@ -28,6 +32,7 @@ class Case:
     trainer: Callable[[], Trainer]
     registry: ModelRegistry
     tracking_uri: str
+    more: dict[str, object] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
@@ -38,15 +43,26 @@ def mlflow_registry(tmp_path_factory: pytest.TempPathFactory) -> MlflowRegistry:
     return registry
 
 
-@pytest.fixture(params=["fake", pytest.param("classifier", marks=pytest.mark.slow)])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+ALL = ["fake", *(pytest.param(name, marks=pytest.mark.slow) for name in ("classifier", "few_shot", "python"))]
+
+
+@pytest.fixture(params=ALL)
+def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     if request.param == "fake":
         fake = FakeRegistry(tmp_path / "fake", StoppedClock())
         trainer = FakeTrainer(fake)
         yield Case(lambda: trainer, fake, "fake:")
     else:
         registry = request.getfixturevalue("mlflow_registry")
-        yield Case(ClassifierTrainer, registry, registry.tracking_uri)
+        made = {"classifier": ClassifierTrainer, "few_shot": FewShotTrainer, "python": PythonTrainer}[request.param]
+        more: dict[str, object] = {}
+        if request.param == "few_shot":
+            rules = RuleBase({"thanks": "praise", "terrible": "blame"})
+            monkeypatch.setattr(few_shot, "open_base", lambda *_, **__: rules)
+            more = {"base": {"upstream": "lab", "model": "m"}, "parameters": {"choices": [0, 2], "tune_rows": 20}}
+        elif request.param == "python":
+            more = {"parameters": {"function": "fakes.trained:words"}}
+        yield Case(made, registry, registry.tracking_uri, more)
 
 
 def write(path: Path, rows: int, seed: int, labels: tuple[str, ...] = ("praise", "blame")) -> str:
@@ -79,7 +95,7 @@ def job(case: Case, folder: Path, run_id: str, **more: object) -> TrainingJob:
         "holdout": write(folder / "holdout.parquet", 60, 2),
         "seed": 5,
     }
-    return TrainingJob(**(fields | more))
+    return TrainingJob(**(fields | case.more | more))
 
 
 def test_a_run_leaves_a_model_its_answers_and_its_baseline(case: Case, tmp_path: Path) -> None:

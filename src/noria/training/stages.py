@@ -18,8 +18,9 @@ from noria.domain.run import Run, RunState, StepDone, TriggerKind
 from noria.evaluation.fairness import assess, fairness_chart
 from noria.evaluation.quality import measure
 from noria.ports import Clock, ComputeEngine, JobSpec, ModelRegistry, RecordStore, StateStore, TrainingJob
-from noria.settings import Settings, Training
+from noria.settings import Settings, Task, Training
 from noria.training import datasets
+from noria.training.grading import certain, grade_chat
 from noria.training.sources import count_labels
 
 TRAIN_JOB = "noria.adapters.trainers:train_job"
@@ -159,7 +160,7 @@ def train(shop: Workshop, run: Run, reports: Mapping[str, Report]) -> Report:
         parameters=dict(training.parameters),
         seed=training.seed,
         task=settings.project.endpoints[run.endpoint].task.value,
-        base=_base(training, settings.root),
+        base=_base(training, settings),
         folder=str(shop.work_dir(run.id)),
         progress=str(shop.work_dir(run.id) / PROGRESS),
     )
@@ -169,38 +170,51 @@ def train(shop: Workshop, run: Run, reports: Mapping[str, Report]) -> Report:
     return {"summary": f"trained by {training.trainer}", "numbers": numbers, **result}
 
 
-def _base(training: Training, root: Path) -> dict[str, Any]:
-    """The language model that training starts from; a path is made one that any process finds."""
+def _base(training: Training, settings: Settings) -> dict[str, Any]:
+    """The language model that training starts from: a path is made one that any process finds, and of an upstream it
+    is said where that is, without its key."""
     if training.base is None:
         return {}
     base = training.base.model_dump(mode="json")
-    if not base.get("gguf", "python:").startswith("python:"):
-        base["gguf"] = str((root / Path(base["gguf"]).expanduser()).resolve())
+    if "upstream" in base:
+        return base | {"at": settings.project.upstreams[base["upstream"]].model_dump(mode="json")}
+    if not base["gguf"].startswith("python:"):
+        base["gguf"] = str((settings.root / Path(base["gguf"]).expanduser()).resolve())
     return base
 
 
 def evaluate(shop: Workshop, run: Run, reports: Mapping[str, Report]) -> Report:
     """Measure quality and fairness on the held-out rows, and keep both with the MLflow run."""
     rows = pq.read_table(reports["train"]["predictions"]).to_pydict()
-    quality = measure(rows["label"], rows["prediction"], rows["score"])
-    table = assess(rows["label"], rows["prediction"], rows["group"], seed=shop.training(run).seed)
-    metrics = quality.numbers() | table.numbers()
+    seed = shop.training(run).seed
+    if shop.settings().project.endpoints[run.endpoint].task is Task.CHAT:
+        quality, table = grade_chat(rows, seed)
+        numbers, of = quality, "answers near the wanted ones"
+        summary = (
+            f"ROUGE-L {quality['rouge_l']:.3f}, exactly right {quality['exact_match']:.1%}, "
+            f"near {quality['near']:.3f} ({quality['near_low']:.3f} to {quality['near_high']:.3f}) "
+            f"on {len(rows['label'])} held-out rows"
+        )
+        said: Mapping[str, Any] = quality
+    else:
+        scores = rows["score"] if certain(rows["score"]) else None
+        measured = measure(rows["label"], rows["prediction"], scores)
+        table = assess(rows["label"], rows["prediction"], rows["group"], seed=seed)
+        numbers, of, said = measured.numbers(), "accuracy", asdict(measured)
+        low, high = measured.interval.low, measured.interval.high
+        summary = f"accuracy {measured.accuracy:.3f} ({low:.3f} to {high:.3f}) on {measured.rows} held-out rows"
+    metrics = numbers | table.numbers()
     logged = _unregistered(run, reports["train"]["mlflow_run_id"])
     files = {
         "dataset.json": reports["snapshot"]["dataset"],
-        "quality.json": asdict(quality),
+        "quality.json": said,
         "fairness.json": {"rows": table.to_rows(), **table.numbers()},
-        "fairness.vl.json": fairness_chart(table, f"{run.model}, run {run.id}: accuracy by group"),
+        "fairness.vl.json": fairness_chart(table, f"{run.model}, run {run.id}: {of} by group"),
     }
     shop.registry.attach(logged, {k: json.dumps(v, indent=2).encode() for k, v in files.items()}, EVIDENCE)
     shop.registry.log_metrics(logged, metrics)
-    low, high = quality.interval.low, quality.interval.high
     gap = f"largest gap between groups {table.gap:.3f}" if len(table.judged) > 1 else "too few rows to compare groups"
-    return {
-        "summary": f"accuracy {quality.accuracy:.3f} ({low:.3f} to {high:.3f}) on {quality.rows} held-out rows; {gap}",
-        "numbers": metrics,
-        "fairness": table.to_rows(),
-    }
+    return {"summary": f"{summary}; {gap}", "numbers": metrics, "fairness": table.to_rows()}
 
 
 def _unregistered(run: Run, mlflow_run_id: str) -> ModelVersion:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from noria.adapters.prompts.base import read, upstream_of
-from noria.adapters.prompts.filling import Message, before, demand_sound, filled, last_asked
+from noria.adapters.prompts.filling import Example, Message, before, demand_sound, filled, last_asked
 from noria.adapters.prompts.retrieval import Examples
-from noria.domain.errors import InvalidData, UnknownModel
+from noria.domain.errors import InvalidData, InvalidRequest, UnknownModel
 from noria.domain.prompt import ADAPTER, EXAMPLES, Base, Prompt
 
 AT_ONCE = 64
@@ -57,8 +57,7 @@ class Prompted:
         likely = []
         for first in range(0, len(texts), AT_ONCE):
             some = texts[first : first + AT_ONCE]
-            chats = [filled(self.prompt, t, near) for t, near in zip(some, self._near(some), strict=True)]
-            likely += self.base.classify(chats, self.prompt.labels)
+            likely += self._classify(list(zip(some, self._near(some), strict=True)))
         return likely
 
     def chat(self, messages: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -69,6 +68,18 @@ class Prompted:
     def complete(self, chats: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
         """The answer to each caller's chat."""
         return self.base.complete([self.chat(chat) for chat in chats], self.prompt.parameters)
+
+    def _classify(self, rows: Sequence[tuple[str, Sequence[Example]]]) -> list[dict[str, float]]:
+        """The same for texts with their examples; where those don't fit into the context, half as many are tried."""
+        try:
+            return self.base.classify([filled(self.prompt, text, near) for text, near in rows], self.prompt.labels)
+        except InvalidRequest:
+            if len(rows) > 1:
+                return [likely for row in rows for likely in self._classify([row])]
+            [(text, near)] = rows
+            if not near:
+                raise
+            return self._classify([(text, near[-(len(near) // 2) :] if len(near) > 1 else ())])
 
     def close(self) -> None:
         """Let go of the base."""

@@ -5,39 +5,45 @@ with skops and holds scikit-learn's own types only, so loading it runs no code a
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-from noria.adapters.registry.client import metric_names
-from noria.adapters.registry.modelfiles import checksum
-from noria.adapters.trainers.tracking import (
-    LOGGED_MODEL,
-    PREDICTIONS,
-    finished,
-    predictions_path,
-    tracked,
+from noria.adapters.trainers.progress import Progress
+from noria.adapters.trainers.records import (
+    Columns,
+    Said,
+    log_work,
+    make_baseline,
+    numbers_of,
+    read_rows,
+    result_of,
+    write_answers,
 )
+from noria.adapters.trainers.tracking import finished, tracked
 from noria.domain.errors import InvalidData, InvalidProject
-from noria.evaluation.baseline import FILE, Baseline
-from noria.evaluation.quality import measure
+from noria.evaluation.quality import calibration_error
 from noria.ports import TrainingJob, TrainingResult
 
 TOKENS = r"(?u)[@#]?\w+|[!?:;)(]+"
 """Words with their @ or #, and runs of the marks that carry feeling."""
 EXAMPLE = ("Thank you, that was quick and friendly.", "I have been waiting for two hours.")
 """Logged as the input example: nobody's real message."""
-RECENT_ROWS = 300
-"""Held-out production rows that make a baseline of their own; with fewer all held-out rows do."""
+FOLDS = 3
+"""Parts that the rows are cut into for calibration: each is judged by a model that has not seen it."""
+_WORDS = {"class_weight": ("none", "balanced"), "calibration": ("temperature", "none")}
 _MANY = 1000
 """Rows from which on n-grams that are seen only once or twice are left out."""
 
@@ -51,12 +57,14 @@ class Options:
         production_weight: How many rows of the project's own data one labelled production record counts for.
         class_weight: `none`, or `balanced` to give rare classes more say (and the probabilities less truth).
         max_features: Most character n-grams to keep.
+        calibration: How probabilities are made true on rows held back: `temperature` or `none`.
     """
 
     c: float = 2.0
     production_weight: float = 2.0
     class_weight: str = "none"
     max_features: int = 60_000
+    calibration: str = "temperature"
 
     @classmethod
     def read(cls, parameters: Mapping[str, Any]) -> Self:
@@ -71,14 +79,14 @@ class Options:
                 raise InvalidProject(
                     f"The classifier has no parameter {name}.", f"Write one of {', '.join(known)} in parameters."
                 )
-            if name == "class_weight":
-                sound = value in ("none", "balanced")
+            if name in _WORDS:
+                sound = value in _WORDS[name]
             else:
                 sound = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
             if not sound:
                 raise InvalidProject(
                     f"{value!r} can't be the classifier's {name}.",
-                    "Write none or balanced." if name == "class_weight" else "Write a number above 0.",
+                    f"Write {' or '.join(_WORDS[name])}." if name in _WORDS else "Write a number above 0.",
                 )
         return cls(**parameters)
 
@@ -97,12 +105,21 @@ class ClassifierTrainer:
         done = finished(job)
         if done is not None:
             return done
-        train, held = _read(job.train), _read(job.holdout)
-        started = time.perf_counter()
+        train, held = read_rows(job.train), read_rows(job.holdout)
+        started, progress = time.perf_counter(), Progress(job.progress)
+        progress.say(0, 2, f"learning from {len(train['text'])} rows")
         model = fit(train["text"], train["label"], train["origin"], options)
-        seconds = time.perf_counter() - started
+        metrics = {"train_seconds": time.perf_counter() - started}
+        progress.say(1, 2, f"answering {len(held['text'])} held-out rows")
         answers = Answers.of(model, held["text"])
-        return _log(job, options, model, train, held, answers, seconds)
+        if (raw := uncalibrated(model)) is not None:
+            metrics["temperature"] = float(model[-1].temperature_)
+            before = Answers.of(raw, held["text"])
+            hits = [said == label for said, label in zip(before.labels, held["label"], strict=True)]
+            metrics["calibration_error_before"] = calibration_error(hits, before.scores)
+        made = _log(job, options, model, train, held, Said(answers.labels, answers.scores), metrics)
+        progress.say(2, 2, "logged to MLflow")
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,90 +149,86 @@ def fit(texts: Sequence[str], labels: Sequence[str], origins: Sequence[str], opt
             "Give it rows with at least two.",
         )
     many = len(texts) >= _MANY
-    model = make_pipeline(
-        make_union(
-            TfidfVectorizer(
-                token_pattern=TOKENS,
-                ngram_range=(1, 2),
-                sublinear_tf=True,
-                strip_accents="unicode",
-                min_df=2 if many else 1,
-            ),
-            TfidfVectorizer(
-                analyzer="char_wb",
-                ngram_range=(2, 4),
-                sublinear_tf=True,
-                strip_accents="unicode",
-                min_df=5 if many else 1,
-                max_features=int(options.max_features),
-            ),
+    vectorizers = make_union(
+        TfidfVectorizer(
+            token_pattern=TOKENS,
+            ngram_range=(1, 2),
+            sublinear_tf=True,
+            strip_accents="unicode",
+            min_df=2 if many else 1,
         ),
-        LogisticRegression(
-            C=options.c, max_iter=1000, class_weight="balanced" if options.class_weight == "balanced" else None
+        TfidfVectorizer(
+            analyzer="char_wb",
+            ngram_range=(2, 4),
+            sublinear_tf=True,
+            strip_accents="unicode",
+            min_df=5 if many else 1,
+            max_features=int(options.max_features),
         ),
     )
     weights = np.where(np.asarray(origins, dtype=object) == "production", options.production_weight, 1.0)
-    model.fit(list(texts), np.asarray(labels, dtype=object), logisticregression__sample_weight=weights)
-    for _, vectorizer in model[0].transformer_list:  # skops makes a file of each NumPy integer: ten thousand of them
+    features, names = vectorizers.fit_transform(list(texts)), np.asarray(labels, dtype=object)
+    balance = "balanced" if options.class_weight == "balanced" else None
+    head = LogisticRegression(C=options.c, max_iter=1000, class_weight=balance).fit(features, names, weights)
+    if options.calibration == "temperature" and min(Counter(labels).values()) >= FOLDS:
+        _soften(head, temperature(head, features, names, weights))
+    for _, vectorizer in vectorizers.transformer_list:  # skops makes a file of each NumPy integer: ten thousand of them
         vectorizer.vocabulary_ = {term: int(place) for term, place in vectorizer.vocabulary_.items()}
-    return model
+    return make_pipeline(vectorizers, head)
 
 
-def make_baseline(
-    train: Mapping[str, list[Any]], held: Mapping[str, list[Any]], said: list[str], seed: int
-) -> Baseline:
-    """What the monitors compare the version's traffic with.
+def temperature(head: LogisticRegression, features: Any, labels: Any, weights: Any) -> float:
+    """By how much a classifier is too sure of itself: what its logits have to be divided by for rows that it hasn't
+    learnt from to be as likely as can be. Source: Guo et al. 2017; the rows are held back fold by fold."""
+    logits, places = [], []
+    for rest, back in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(features, labels):
+        part = clone(head).fit(features[rest], labels[rest], weights[rest])
+        said = part.decision_function(features[back])
+        logits.append(np.column_stack([np.zeros(len(said)), said]) if said.ndim == 1 else said)
+        places.append(back)
+    order = np.concatenate(places)
+    said, truth = np.concatenate(logits), np.searchsorted(head.classes_, labels[order])
 
-    The newest half of the held-out production rows, if that makes enough of them: traffic will look like the traffic
-    of late, not like the data that the project began with.
-    """
-    real = [i for i, origin in enumerate(held["origin"]) if origin == "production"]
-    rows: Sequence[int] = range(len(said))
-    if len(real) >= RECENT_ROWS:
-        newest = sorted(real, key=lambda i: held["time"][i], reverse=True) if "time" in held else real
-        rows = newest[: max(RECENT_ROWS, len(real) // 2)]
-    return Baseline.fit(
-        fit_texts=train["text"],
-        count_texts=[held["text"][i] for i in rows],
-        predictions=[said[i] for i in rows],
-        correct=[said[i] == held["label"][i] for i in rows],
-        seed=seed,
-    )
+    def surprise(log_t: float) -> float:
+        scaled = said / np.exp(log_t)
+        likely = scaled[np.arange(len(truth)), truth] - logsumexp(scaled, axis=1)
+        return float(-np.average(likely, weights=weights[order]))
+
+    return float(np.exp(minimize_scalar(surprise, bounds=(-1.5, 1.5), method="bounded").x))
+
+
+def _soften(head: LogisticRegression, by: float) -> None:
+    """Divide a logistic regression's logits: it stays one, says the same labels, and needs no type of its own."""
+    head.coef_, head.intercept_, head.temperature_ = head.coef_ / by, head.intercept_ / by, by
+
+
+def uncalibrated(model: Pipeline) -> Pipeline | None:
+    """The same model before its probabilities were made true; None if they weren't."""
+    by = getattr(model[-1], "temperature_", None)
+    if by is None:
+        return None
+    head = deepcopy(model[-1])
+    head.coef_, head.intercept_ = head.coef_ * by, head.intercept_ * by
+    return make_pipeline(model[0], head)
 
 
 def _log(
     job: TrainingJob,
     options: Options,
     model: Pipeline,
-    train: Mapping[str, list[Any]],
-    held: Mapping[str, list[Any]],
-    answers: Answers,
-    seconds: float,
+    train: Columns,
+    held: Columns,
+    answers: Said,
+    metrics: Mapping[str, float],
 ) -> TrainingResult:
     """Put everything about the version into one MLflow run."""
-    metrics = metric_names(_numbers(held, answers) | {"train_seconds": seconds, "train_rows": len(train["text"])})
-    predictions = pq.read_table(job.holdout)
-    for name, column in (("prediction", answers.labels), ("score", answers.scores)):
-        predictions = predictions.append_column(name, pa.array(column))
-    path = predictions_path(job)
-    pq.write_table(predictions, path)
-    baseline = make_baseline(train, held, answers.labels, job.seed)
+    numbers = {**numbers_of(job.task, held, answers), **metrics, "train_rows": float(len(train["text"]))}
+    write_answers(job, answers)
+    baseline = make_baseline(train, held, answers.answers, job.seed)
     with tracked(job) as mlflow:
-        mlflow.log_params(asdict(options) | {"trainer": "classifier", "seed": job.seed})
-        for file, context in ((job.train, "train"), (job.holdout, "holdout")):
-            frame = pq.read_table(file, columns=["text", "label", "group", "origin"]).to_pandas()
-            source = mlflow.data.sources.LocalArtifactDatasetSource(file)
-            digest = checksum(Path(file))[:36]  # as long as MLflow takes
-            mlflow.log_input(mlflow.data.from_pandas(frame, source, "label", context, digest), context)
-        mlflow.log_metrics(metrics)
-        mlflow.log_artifact(str(path), PREDICTIONS)
-        artifact = path.with_name(FILE)
-        artifact.write_bytes(baseline.to_bytes())
-        mlflow.log_artifact(str(artifact), "baseline")
-        uri = _log_model(mlflow, model)
-        run_id = mlflow.active_run().info.run_id
-        mlflow.set_tag(LOGGED_MODEL, uri)
-    return TrainingResult(logged_model_uri=uri, mlflow_run_id=run_id, metrics=metrics, predictions=str(path))
+        parameters = asdict(options) | {"trainer": "classifier"}
+        logged = log_work(mlflow, job, parameters=parameters, metrics=numbers, baseline=baseline)
+        return result_of(mlflow, job, _log_model(mlflow, model), logged)
 
 
 def _log_model(mlflow: Any, model: Pipeline) -> str:
@@ -230,16 +243,3 @@ def _log_model(mlflow: Any, model: Pipeline) -> str:
         pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "scikit-learn", "scipy", "numpy", "skops")],
     )
     return str(info.model_uri)
-
-
-def _numbers(held: Mapping[str, list[Any]], answers: Answers) -> dict[str, float]:
-    """Quality on all held-out rows, and accuracy by origin."""
-    numbers = measure(held["label"], answers.labels, answers.scores).numbers()
-    right = np.asarray(held["label"], dtype=object) == np.asarray(answers.labels, dtype=object)
-    origin = np.asarray(held["origin"], dtype=object)
-    return numbers | {f"accuracy_{name}": float(right[origin == name].mean()) for name in sorted(set(held["origin"]))}
-
-
-def _read(file: str) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = pq.read_table(file).to_pydict()
-    return columns

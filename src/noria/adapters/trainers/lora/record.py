@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from noria.adapters.registry.client import metric_names
 from noria.adapters.registry.modelfiles import checksum
-from noria.adapters.trainers.classifier import make_baseline
 from noria.adapters.trainers.lora.options import Options
 from noria.adapters.trainers.prompts import log_prompt
+from noria.adapters.trainers.records import make_baseline
 from noria.adapters.trainers.tracking import LOGGED_MODEL, PREDICTIONS, predictions_path, tracked
 from noria.domain.prompt import ADAPTER, Prompt
 from noria.evaluation.baseline import FILE, Baseline
