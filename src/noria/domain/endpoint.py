@@ -130,6 +130,8 @@ def choose(route: Route, key: bytes) -> Target:
         route: The endpoint's route.
         key: Who is asking (user, conversation), or something random where nobody says.
     """
+    if len(route.targets) == 1:  # the champion alone
+        return route.targets[0]
     tried = [target for target in route.targets if target.role is Role.CANARY or target.role is Role.VARIANT]
     if not tried:
         return route.champion
