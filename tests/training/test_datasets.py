@@ -162,6 +162,26 @@ def test_shadows_strangers_and_requests_without_exactly_one_text_are_not_learnt_
     assert found.skipped == 2
 
 
+def test_a_chat_becomes_its_messages_the_wanted_answer_and_the_rejected_one() -> None:
+    store = MemoryRecords()
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+
+    def said(text: str) -> str:
+        return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
+
+    request = json.dumps({"messages": messages})
+    fill(
+        store,
+        [record(1, request=request, response=said("Go away")), record(2, request=request, response=said("Hello!"))],
+        [label(1, "Hello from Ann!"), label(2, "Hello!")],
+    )
+    redact = lambda text: text.replace("Ann", "[x]")  # noqa: E731
+    first, second = read_labelled(store, "triage", None, unit_key="user", chat=True, redact=redact).rows
+    assert (first.text, first.label, first.rejected, first.unit) == ("Hi", "Hello from [x]!", "Go away", "u1")
+    assert json.loads(first.messages or "") == messages
+    assert (second.label, second.rejected) == ("Hello!", None)
+
+
 def test_labels_are_counted_from_a_moment_on() -> None:
     store = MemoryRecords()
     fill(store, [record(n) for n in range(10)], [label(n) for n in range(8)])

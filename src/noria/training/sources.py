@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 
 from noria.domain.endpoint import Role
 from noria.domain.errors import InvalidData
-from noria.evaluation.payloads import inputs
+from noria.evaluation.payloads import inputs, parse
 from noria.evaluation.statements import newest
 from noria.ports import RecordStore
+from noria.training.chats import chat_of, messages_of, rejected_of
 
 NEEDED = ("text", "label")
 """Columns that a data file must have; `group` is optional."""
@@ -23,7 +25,10 @@ _FIX = "Correct the file that training.data names in noria.yaml."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One labelled text. `origin` is `baseline` for the project's own data and `production` for a record."""
+    """One labelled text, or one chat with its wanted answer as `label`.
+
+    `origin` is `baseline` for the project's own data and `production` for a record.
+    """
 
     text: str
     label: str
@@ -32,13 +37,24 @@ class Row:
     request_id: str = ""
     time: datetime | None = None
     """When the record was requested; None for the project's own data."""
+    messages: str | None = None
+    """JSON list of the chat's messages before the answer; None for a classification."""
+    rejected: str | None = None
+    """An answer to the chat that was given, and that somebody corrected."""
+    unit: str = ""
+    """What the row belongs to where such rows stay on one side of a split; empty for nothing."""
+
+    @property
+    def key(self) -> str:
+        """What makes a row the same as another: its text, or the whole chat."""
+        return self.messages or self.text
 
 
 def read_file(path: Path, redact: Callable[[str], str]) -> list[Row]:
     """The project's own rows, redacted like the records, so that both look alike to a monitor.
 
     Args:
-        path: CSV (UTF-8, with a header) or Parquet.
+        path: CSV (UTF-8, with a header), Parquet, or JSONL (see `read_lines`).
         redact: Takes out of a text what must not be kept.
 
     Raises:
@@ -46,6 +62,8 @@ def read_file(path: Path, redact: Callable[[str], str]) -> list[Row]:
     """
     if not path.is_file():
         raise InvalidData(f"The training data {path} isn't there.", "Correct training.data in noria.yaml.")
+    if path.suffix.lower() == ".jsonl":
+        return read_lines(path, redact)
     read = _parquet if path.suffix.lower() in (".parquet", ".pq") else _csv
     return [
         Row(text=redact(text), label=label, group=group)
@@ -87,6 +105,34 @@ def _parquet(path: Path) -> Iterator[tuple[str, str, str, str]]:
         yield f"Row {number}", row[0] or "", row[1] or "", row[2] or ""
 
 
+def read_lines(path: Path, redact: Callable[[str], str]) -> list[Row]:
+    """Rows of a JSONL file: each line `text` and `label` (and `group`), or a chat whose last message is the answer.
+
+    Raises:
+        InvalidData: A line can't be used; the sentence names it.
+    """
+    rows = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            place, item = f"Line {number}", parse(line)
+            if not isinstance(item, dict):
+                raise InvalidData(f"{place} of {path.name} is not a JSON object.", _FIX)
+            if "messages" in item:
+                text, messages, label, rejected = chat_of(item, f"{place} of {path.name}", redact)
+            else:
+                plain: list[Any] = [item.get(name) for name in NEEDED]
+                if not all(isinstance(value, str) for value in plain):
+                    raise InvalidData(f"{place} of {path.name} has no text `text` or no text `label`.", _FIX)
+                text, label, messages, rejected = redact(plain[0]), plain[1], "", None
+            group = item.get("group", "")
+            if _sound(path, place, text, label) and not isinstance(group, str):
+                raise InvalidData(f"{place} of {path.name} has a group that isn't text.", _FIX)
+            rows.append(Row(text=text, label=label, group=group, messages=messages or None, rejected=rejected))
+    return rows
+
+
 def _check_columns(path: Path, names: list[str]) -> None:
     for name in NEEDED:
         if name not in names:
@@ -122,19 +168,37 @@ class Labelled:
     feedback_version: int
 
 
-def read_labelled(records: RecordStore, endpoint: str, group_key: str | None) -> Labelled:
+def read_labelled(
+    records: RecordStore,
+    endpoint: str,
+    group_key: str | None,
+    *,
+    unit_key: str | None = None,
+    chat: bool = False,
+    redact: Callable[[str], str] = str,
+) -> Labelled:
     """Join the records of an endpoint with the labels that people gave them.
 
     Args:
         records: The tables; both are read at one version each, which the result names.
         endpoint: Endpoint.
         group_key: Key in a record's metadata that names its group.
+        unit_key: Key in a record's metadata that names what stays on one side of a split.
+        chat: Whether a row is a whole chat, its label the wanted answer.
+        redact: Takes out of a wanted answer what must not be kept; requests are redacted when they are recorded.
     """
     versions = {table: records.snapshot(table) for table in ("inference", "feedback")}
     labels = _labels(records, endpoint, _pin(versions["feedback"]))
     table = records.scan(
         "inference",
-        columns=["databricks_request_id", "request_time", "request", "metadata", "route"],
+        columns=[
+            "databricks_request_id",
+            "request_time",
+            "request",
+            "metadata",
+            "route",
+            *(("response",) if chat else ()),
+        ],
         endpoint=endpoint,
         snapshot=_pin(versions["inference"]),
     )
@@ -147,12 +211,16 @@ def read_labelled(records: RecordStore, endpoint: str, group_key: str | None) ->
         if len(texts) != 1:
             skipped += 1
             continue
-        request_id = record["databricks_request_id"]
+        request_id, metadata = record["databricks_request_id"], dict(record["metadata"] or ())
+        label = redact(labels[request_id]) if chat else labels[request_id]
         rows.append(
             Row(
                 text=texts[0],
-                label=labels[request_id],
-                group=dict(record["metadata"] or ()).get(group_key or "", ""),
+                label=label,
+                group=metadata.get(group_key or "", ""),
+                unit=metadata.get(unit_key or "", ""),
+                messages=messages_of(record["request"]) if chat else None,
+                rejected=rejected_of(record["response"] or "", label) if chat else None,
                 origin="production",
                 request_id=request_id,
                 time=record["request_time"],

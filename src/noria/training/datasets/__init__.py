@@ -1,14 +1,13 @@
 """The rows of one run, frozen: what is learnt from, and what nothing is ever learnt from.
 
-Which side a text falls on depends on the text alone. So a row that was held out once is held out in every later run,
-whatever is added meanwhile, and a new version is never judged on what an old one has learnt.
+`sides` says which is which.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,23 @@ import pyarrow.parquet as pq
 
 from noria.domain.errors import InvalidData
 from noria.ports import RecordStore
-from noria.settings import Settings, Training
+from noria.settings import Settings, Task, Training
+from noria.training.datasets.sides import held_out, latest, normalised, split, without_rare
 from noria.training.sources import Row, read_file, read_labelled
+
+__all__ = [
+    "DatasetSummary",
+    "HeldOut",
+    "held_out",
+    "latest",
+    "normalised",
+    "read_holdout",
+    "read_learnt",
+    "snapshot",
+    "training_of",
+    "validate",
+    "without_rare",
+]
 
 SCHEMA = pa.schema(
     [
@@ -28,10 +42,13 @@ SCHEMA = pa.schema(
         ("origin", pa.string()),
         ("request_id", pa.string()),
         ("time", pa.timestamp("us", tz="UTC")),
+        ("messages", pa.string()),  # JSON of the chat before the wanted answer; null for classification
+        ("rejected", pa.string()),  # the answer that was given and corrected; null for none
     ]
 )
-MIN_CLASS_ROWS = 5
-"""A label with fewer rows in all is left out: nothing can be learnt of it, and it is often a slip of the pen."""
+"""Columns of `train.parquet` and `holdout.parquet`; for a chat endpoint `label` is the wanted answer."""
+ANSWERS = "(answers)"
+"""What the rows of chats are counted under: each wants an answer of its own."""
 MIN_TRAIN, MIN_HOLDOUT = 20, 10
 """Rows below which a run makes no sense."""
 MAX_SHARE = 0.99
@@ -56,6 +73,10 @@ class DatasetSummary:
         inference_version: Version of the inference table that was read.
         feedback_version: Version of the feedback table that was read.
         data_sha256: Checksum of the project's own file.
+        near: Rows left out because one before them with the same label is nearly the same.
+        crossing: Rows left out because one before them on the other side is nearly the same.
+        frozen: Rows left out because they are in the endpoint's own held-out file, exactly or nearly.
+        rejected: Rows with an answer that was given and corrected.
     """
 
     train: str
@@ -70,6 +91,10 @@ class DatasetSummary:
     inference_version: int
     feedback_version: int
     data_sha256: str
+    near: int = 0
+    crossing: int = 0
+    frozen: int = 0
+    rejected: int = 0
 
     def numbers(self) -> dict[str, float]:
         """The counts that a run's step shows."""
@@ -79,6 +104,9 @@ class DatasetSummary:
             "production_rows": float(self.production_rows),
             "duplicates": float(self.duplicates),
             "conflicts": float(self.conflicts),
+            "near_duplicates": float(self.near),
+            "crossing_rows": float(self.crossing),
+            "frozen_rows": float(self.frozen),
         }
 
 
@@ -110,18 +138,21 @@ def snapshot(
     training = training_of(endpoint, settings)
     data = settings.root / training.data
     own = read_file(data, redact)
-    labelled = read_labelled(records, endpoint, settings.project.endpoints[endpoint].group)
+    declared = settings.project.endpoints[endpoint]
+    chat = declared.task is Task.CHAT
+    labelled = read_labelled(records, endpoint, declared.group, unit_key=training.split_key, chat=chat, redact=redact)
+    frozen = read_file(settings.root / declared.holdout, redact) if declared.holdout is not None else []
     rows, duplicates, conflicts = latest([*own, *labelled.rows])
     rows, left_out = without_rare(rows)
-    train = [row for row in rows if not held_out(row.text, training.holdout)]
-    holdout = [row for row in rows if held_out(row.text, training.holdout)]
+    sides = split(rows, training.holdout, training.split, [row.key for row in frozen])
+    train, holdout = sides.train, sides.holdout
     folder.mkdir(parents=True, exist_ok=True)
     summary = DatasetSummary(
         train=_write(train, folder / "train.parquet"),
         holdout=_write(holdout, folder / "holdout.parquet"),
         train_labels=_count(train),
         holdout_labels=_count(holdout),
-        production_rows=sum(row.origin == "production" for row in rows),
+        production_rows=sum(row.origin == "production" for row in [*train, *holdout]),
         duplicates=duplicates,
         conflicts=conflicts,
         left_out=left_out,
@@ -129,6 +160,10 @@ def snapshot(
         inference_version=labelled.inference_version,
         feedback_version=labelled.feedback_version,
         data_sha256=sha256(data.read_bytes()).hexdigest(),
+        near=sides.near,
+        crossing=sides.crossing,
+        frozen=sides.frozen,
+        rejected=sum(row.rejected is not None for row in [*train, *holdout]),
     )
     (folder / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
     return summary
@@ -154,7 +189,8 @@ def validate(summary: DatasetSummary) -> None:
     """
     train, holdout = sum(summary.train_labels.values()), sum(summary.holdout_labels.values())
     left_out = "".join(f" ({rows} rows of label {label} were left out)" for label, rows in summary.left_out.items())
-    if len(summary.train_labels) < 2:
+    chats = ANSWERS in summary.train_labels
+    if len(summary.train_labels) < 2 and not chats:
         only = ", ".join(summary.train_labels) or "none"
         raise InvalidData(f"The training rows have fewer than two labels: {only}{left_out}.", "Add labelled rows.")
     if train < MIN_TRAIN or holdout < MIN_HOLDOUT:
@@ -163,7 +199,7 @@ def validate(summary: DatasetSummary) -> None:
             f"Give at least {MIN_TRAIN} and {MIN_HOLDOUT}, in training.data or as labels through /feedback.",
         )
     label, rows = max(summary.train_labels.items(), key=lambda item: item[1])
-    if rows / train > MAX_SHARE:
+    if rows / train > MAX_SHARE and not chats:
         raise InvalidData(
             f"{rows} of {train} training rows have the label {label}: there is nothing to tell apart.",
             "Add rows of the other labels.",
@@ -206,44 +242,8 @@ def read_learnt(folder: Path) -> list[str]:
     return texts
 
 
-def normalised(text: str) -> str:
-    """A text as it is compared with others: case and white space don't count."""
-    return " ".join(text.casefold().split())
-
-
-def held_out(text: str, share: float) -> bool:
-    """Whether a text is on the held-out side; it depends on nothing but the text and the share."""
-    digest = blake2b(normalised(text).encode(errors="surrogatepass"), digest_size=8, person=b"noria-holdout").digest()
-    return int.from_bytes(digest) < share * 2**64
-
-
-def latest(rows: Iterable[Row]) -> tuple[list[Row], int, int]:
-    """Each text once, with what was said of it last; also how many rows fell away and how many texts had changed label.
-
-    Rows are given oldest first.
-    """
-    kept: dict[str, Row] = {}
-    changed: set[str] = set()
-    total = 0
-    for row in rows:
-        total += 1
-        key = normalised(row.text)
-        before = kept.pop(key, None)
-        if before is not None and before.label != row.label:
-            changed.add(key)
-        kept[key] = row
-    return list(kept.values()), total - len(kept), len(changed)
-
-
-def without_rare(rows: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
-    """The rows without those whose label is too rare, and what was left out."""
-    counts = _count(rows)
-    rare = {label: count for label, count in counts.items() if count < MIN_CLASS_ROWS}
-    return [row for row in rows if row.label not in rare], rare
-
-
 def _count(rows: Iterable[Row]) -> dict[str, int]:
-    return dict(sorted(Counter(row.label for row in rows).items()))
+    return dict(sorted(Counter(ANSWERS if row.messages else row.label for row in rows).items()))
 
 
 def _write(rows: Sequence[Row], file: Path) -> str:
