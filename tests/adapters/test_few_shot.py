@@ -13,15 +13,17 @@ import pytest
 
 from fakes.prompts import SMOLLM, RuleBase, demand_smollm
 from noria.adapters.prompts.asking import open_folder
-from noria.adapters.registry.client import load_mlflow
+from noria.adapters.registry.client import connect, load_mlflow
 from noria.adapters.registry.mlflow import MlflowRegistry
-from noria.adapters.trainers import few_shot, load_trainer
+from noria.adapters.trainers import few_shot, load_trainer, optimised
 from noria.adapters.trainers.few_shot import FewShotTrainer, Options, best, split
 from noria.adapters.trainers.notebook import Notebook
+from noria.adapters.trainers.optimised import PromptTrainer
 from noria.adapters.trainers.options import read_options
 from noria.adapters.trainers.python import PythonTrainer, find
 from noria.domain.errors import InvalidData, InvalidProject
 from noria.domain.model import Flavor
+from noria.domain.prompt import FILE, Prompt
 from noria.ports import TrainingJob
 
 WORDS = {"praise": "thanks", "blame": "terrible"}
@@ -210,3 +212,40 @@ def test_functions_may_return_estimators_or_prompts_and_nothing_else(
 def test_trainers_come_by_their_entry_points() -> None:
     assert isinstance(load_trainer("few_shot"), FewShotTrainer)
     assert isinstance(load_trainer("python"), PythonTrainer)
+
+
+class Thinker(RuleBase):
+    """Proposes an instruction that the rules below follow."""
+
+    def complete(self, chats: Any, parameters: Any) -> list[str]:
+        self.chats += chats
+        return ["Better:\n```\nGo by the first word.\n```" for _ in chats]
+
+    def classify(self, chats: Any, labels: Any) -> list[dict[str, float]]:
+        told = "first word" in chats[0][0]["content"]
+        return super().classify(chats, labels) if told else [dict.fromkeys(labels, 0.5) for _ in chats]
+
+
+@pytest.mark.slow
+def test_a_prompt_is_rewritten_until_it_asks_better_and_never_pays_twice(
+    registry: MlflowRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = Thinker({word: label for label, word in WORDS.items()})
+    monkeypatch.setattr(optimised, "open_base", lambda *_, **__: rules)
+    parameters = {"calls": 60, "tune_rows": 10, "reflection": {"upstream": "lab", "model": "large"}}
+    work = job(registry, tmp_path, parameters=parameters)
+    with monkeypatch.context() as dying:
+        dying.setattr(few_shot, "log_prompt", killed)
+        with pytest.raises(SystemExit):
+            PromptTrainer().train(work)
+    asked = len(rules.chats)
+    result = PromptTrainer().train(work)
+    assert len(rules.chats) == asked, "the attempt that went on asked nobody anything"
+    assert result.metrics["tune_score_after"] == result.metrics["accuracy"] == 1.0
+    assert result.metrics["tune_score_before"] < 1
+    folder = registry.download(registry.register(result.logged_model_uri, "rewritten", {}))
+    prompt = Prompt.from_json((folder / FILE).read_bytes())
+    assert prompt.messages[0]["content"].startswith("Go by the first word.")
+    assert "{{labels}}" in prompt.messages[0]["content"]
+    run = connect(registry.tracking_uri).get_run(result.mlflow_run_id)
+    assert run.data.tags["noria.prompt"] == "prompts:/triage-prompt/1"

@@ -176,6 +176,9 @@ def _base(training: Training, settings: Settings) -> dict[str, Any]:
     if training.base is None:
         return {}
     base = training.base.model_dump(mode="json")
+    reflection = training.parameters.get("reflection")  # of the trainer prompt: another model, perhaps elsewhere
+    if isinstance(reflection, Mapping) and reflection.get("upstream") in settings.project.upstreams:
+        base["reflection_at"] = settings.project.upstreams[reflection["upstream"]].model_dump(mode="json")
     if "upstream" in base:
         return base | {"at": settings.project.upstreams[base["upstream"]].model_dump(mode="json")}
     if not base["gguf"].startswith("python:"):

@@ -7,7 +7,7 @@ prompt are the version. Nothing is copied of the base but its checksum.
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def first_prompt(job: TrainingJob, options: Any, base: Base, train: Columns) -> 
     return Prompt(base=base, messages=[*messages, {"role": "user", "content": "{{text}}"}], labels=labels)
 
 
-def split(train: Columns, options: Options, seed: int) -> tuple[list[Example], list[Example]]:
+def split(train: Columns, options: Any, seed: int) -> tuple[list[Example], list[Example]]:
     """Rows to show, and rows to try the showing on: at most a third of all."""
     rows = newest(train, options)
     places = list(range(len(rows)))
@@ -146,7 +146,7 @@ def split(train: Columns, options: Options, seed: int) -> tuple[list[Example], l
     return [row for i, row in enumerate(rows) if i not in back], [rows[i] for i in sorted(back)]
 
 
-def newest(train: Columns, options: Options) -> list[Example]:
+def newest(train: Columns, options: Any) -> list[Example]:
     """The examples that are kept."""
     order = list(range(len(train["text"])))
     if len(order) > options.max_examples:
@@ -198,8 +198,9 @@ def keep(
     parameters: Mapping[str, Any],
     metrics: Mapping[str, float],
     seconds: float,
+    also: Callable[[Any], None] = lambda _: None,
 ) -> TrainingResult:
-    """Put everything about a prompt version into one MLflow run."""
+    """Put everything about a prompt version into one MLflow run; `also` adds to it, with MLflow's module."""
     path = write_answers(job, said)
     files: dict[str, Path] = {}
     if prompt.examples:
@@ -211,6 +212,7 @@ def keep(
     baseline = make_baseline(train, held, said.answers, job.seed, chat=job.task == "chat")
     with tracked(job) as mlflow:
         logged = log_work(mlflow, job, parameters=_plain(parameters), metrics=numbers, baseline=baseline)
+        also(mlflow)
         return result_of(mlflow, job, log_prompt(mlflow, prompt, files), logged)
 
 
