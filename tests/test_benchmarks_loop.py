@@ -74,7 +74,7 @@ def test_a_thousand_rows_are_tried_as_the_trial_does_it(tmp_path: Path, monkeypa
     monkeypatch.setitem(gates.ROUNDS, True, 1)
     found, _ = gates.measure(tmp_path, True)
     assert found["gate_throughput_vs_upstream"] > 0
-    assert found["gate_rows_per_s"] > 100
+    assert all(each["rows_per_s"] > 10 for each in found["gates"].values())
 
 
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed, so nothing is missing")
