@@ -7,6 +7,7 @@ and an API process stays small.
 from noria.bootstrap.api_process import Api, api
 from noria.bootstrap.backfilling import backfill
 from noria.bootstrap.comparing import labelled_rows, offline
+from noria.bootstrap.labelling import unlabelled
 from noria.bootstrap.parts import (
     additions,
     anchors,
@@ -86,5 +87,6 @@ __all__ = [
     "settings",
     "spending",
     "state",
+    "unlabelled",
     "upstream",
 ]

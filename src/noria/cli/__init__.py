@@ -8,9 +8,11 @@ import typer
 from noria.cli import (
     alerts,
     audit,
+    datasets,
     experiments,
     feedback,
     keys,
+    labels,
     loop,
     models,
     monitors,
@@ -47,6 +49,8 @@ report.add_to(app)
 alerts.add_to(app)
 records.add_to(app)
 feedback.add_to(app)
+labels.add_to(app)
+datasets.add_to(app)
 models.add_to(app)
 keys.add_to(app)
 audit.add_to(app)
