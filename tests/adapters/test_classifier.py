@@ -86,7 +86,9 @@ def test_probabilities_are_made_true_without_another_answer(labels: int) -> None
     texts, truth = messages(900, 1)
     names = list(OPENING)[:labels]
     rows = [(text, label) for text, label in zip(texts, truth, strict=True) if label in names]
-    sure = Options(c=500.0)  # it learns the wrong labels by heart, and is far too sure of itself
+    sure = Options(
+        c=500.0, calibration="temperature"
+    )  # it learns the wrong labels by heart, and is far too sure of itself
     model = fit([t for t, _ in rows], [la for _, la in rows], ["baseline"] * len(rows), sure)
     before = uncalibrated(model)
     assert before is not None
@@ -98,10 +100,7 @@ def test_probabilities_are_made_true_without_another_answer(labels: int) -> None
         return float(-np.log(asked.predict_proba(fresh)[np.arange(len(places)), places]).mean())
 
     assert surprise(model) < surprise(before)
-    assert uncalibrated(fit([t for t, _ in rows], [la for _, la in rows], ["x"] * len(rows), CRUDE)) is None
-
-
-CRUDE = Options(calibration="none")
+    assert uncalibrated(fit([t for t, _ in rows], [la for _, la in rows], ["x"] * len(rows), Options())) is None
 
 
 def test_a_labelled_production_record_outweighs_a_row_of_the_projects_own_data() -> None:

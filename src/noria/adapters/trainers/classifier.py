@@ -57,14 +57,15 @@ class Options:
         production_weight: How many rows of the project's own data one labelled production record counts for.
         class_weight: `none`, or `balanced` to give rare classes more say (and the probabilities less truth).
         max_features: Most character n-grams to keep.
-        calibration: How probabilities are made true on rows held back: `temperature` or `none`.
+        calibration: How probabilities are made truer on rows held back: `none`, for a logistic regression
+            states them well already, or `temperature` (docs/decisions/0004-classifier-features.md).
     """
 
     c: float = 2.0
     production_weight: float = 2.0
     class_weight: str = "none"
     max_features: int = 60_000
-    calibration: str = "temperature"
+    calibration: str = "none"
 
     @classmethod
     def read(cls, parameters: Mapping[str, Any]) -> Self:
