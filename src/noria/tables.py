@@ -168,6 +168,31 @@ DRIFT_METRICS = pa.schema(
 )
 """One row for each window, monitor and comparison; only the e-value alarms."""
 
+DATASET_ROWS = pa.schema(
+    [
+        ("text", pa.string()),
+        ("label", pa.string()),  # for a chat the wanted answer
+        ("group", pa.string()),
+        ("origin", pa.string()),  # baseline (the project's own data) or production
+        ("request_id", pa.string()),
+        ("time", _TIME),
+        ("messages", pa.string()),  # JSON of the chat before the wanted answer; null for classification
+        ("rejected", pa.string()),  # the answer that was given and corrected; null for none
+    ]
+)
+"""What a run's `train.parquet` and `holdout.parquet` hold."""
+
+DATASETS = pa.schema(
+    [
+        ("endpoint", pa.string()),
+        ("run_id", pa.string()),
+        ("frozen_time", _TIME),
+        ("split", pa.string()),  # train or holdout
+        *DATASET_ROWS,
+    ]
+)
+"""What each run learnt from and held out; a run's rows are written once and never changed."""
+
 SCHEMAS = {
     "inference": INFERENCE,
     "feedback": FEEDBACK,
@@ -175,6 +200,7 @@ SCHEMAS = {
     "monitor_states": MONITOR_STATES,
     "profile_metrics": PROFILE_METRICS,
     "drift_metrics": DRIFT_METRICS,
+    "datasets": DATASETS,
 }
 TIME_COLUMN = {
     "inference": "request_time",
@@ -183,6 +209,7 @@ TIME_COLUMN = {
     "monitor_states": "window.start",
     "profile_metrics": "window.start",
     "drift_metrics": "window.start",
+    "datasets": "frozen_time",
 }
 PARTITION = {"inference": ["request_date"], "feedback": ["feedback_date"]}
 """Columns that split a table into folders."""

@@ -14,7 +14,7 @@ from fakes.records import MemoryRecords
 from noria.domain.errors import InvalidData
 from noria.settings import Project, Settings
 from noria.tables import FEEDBACK, INFERENCE
-from noria.training.datasets import DatasetSummary, held_out, latest, normalised, read_holdout, snapshot, validate
+from noria.training.datasets import DatasetSummary, held_out, keep, latest, normalised, read_holdout, snapshot, validate
 from noria.training.sources import Row, count_labels, read_file, read_labelled
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -200,6 +200,26 @@ def test_a_repeat_of_the_snapshot_writes_the_same_rows(tmp_path: Path) -> None:
     before = Path(first.train).read_bytes()
     assert snapshot("triage", settings(tmp_path), MemoryRecords(), tmp_path / "work", same) == first
     assert Path(first.train).read_bytes() == before
+
+
+def test_a_runs_rows_are_in_the_table_once_however_often_the_step_is_repeated(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    store, work = MemoryRecords(), tmp_path / "work"
+
+    def make() -> DatasetSummary:
+        return snapshot("triage", settings(tmp_path), store, work, same)
+
+    first = keep("triage", "run-1", store, work, START, make)
+    before = Path(first.holdout).read_bytes()
+    fill(store, [record(n) for n in range(40)], [label(n) for n in range(40)])
+    again = keep("triage", "run-1", store, work, START + timedelta(hours=1), make)
+    assert again == first
+    assert Path(first.holdout).read_bytes() == before
+    rows = store.scan("datasets", endpoint="triage", snapshot=first.dataset_version).to_pylist()
+    assert len(rows) == sum(first.train_labels.values()) + sum(first.holdout_labels.values())
+    assert {(row["run_id"], row["frozen_time"]) for row in rows} == {("run-1", START)}
+    held = {row["text"] for row in rows if row["split"] == "holdout"}
+    assert held == set(pq.read_table(first.holdout)["text"].to_pylist())
 
 
 def test_the_projects_own_texts_are_redacted_like_the_records(tmp_path: Path) -> None:

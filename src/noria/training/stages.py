@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ def _alarm_time(shop: Workshop, run: Run) -> datetime:
 def take_snapshot(shop: Workshop, run: Run, _reports: Mapping[str, Report]) -> Report:
     """Freeze the rows."""
     settings = shop.settings()
-    summary = datasets.snapshot(run.endpoint, settings, shop.records, shop.work_dir(run.id), shop.redact(run.endpoint))
+    folder, redact = shop.work_dir(run.id), shop.redact(run.endpoint)
+    make = partial(datasets.snapshot, run.endpoint, settings, shop.records, folder, redact)
+    summary = datasets.keep(run.endpoint, run.id, shop.records, folder, shop.clock.now(), make)
     numbers = summary.numbers()
     return {
         "summary": f"{numbers['train_rows']:.0f} rows to learn from, {numbers['holdout_rows']:.0f} held out, "

@@ -6,7 +6,8 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from noria.domain.errors import InvalidData
 from noria.ports import RecordStore
 from noria.settings import Settings, Task, Training
+from noria.tables import DATASET_ROWS, DATASETS
 from noria.training.datasets.sides import held_out, latest, normalised, split, without_rare
 from noria.training.sources import Row, read_file, read_labelled
 
@@ -24,6 +26,7 @@ __all__ = [
     "DatasetSummary",
     "HeldOut",
     "held_out",
+    "keep",
     "latest",
     "normalised",
     "read_holdout",
@@ -34,18 +37,7 @@ __all__ = [
     "without_rare",
 ]
 
-SCHEMA = pa.schema(
-    [
-        ("text", pa.string()),
-        ("label", pa.string()),
-        ("group", pa.string()),
-        ("origin", pa.string()),
-        ("request_id", pa.string()),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("messages", pa.string()),  # JSON of the chat before the wanted answer; null for classification
-        ("rejected", pa.string()),  # the answer that was given and corrected; null for none
-    ]
-)
+SCHEMA = DATASET_ROWS
 """Columns of `train.parquet` and `holdout.parquet`; for a chat endpoint `label` is the wanted answer."""
 ANSWERS = "(answers)"
 """What the rows of chats are counted under: each wants an answer of its own."""
@@ -77,6 +69,7 @@ class DatasetSummary:
         crossing: Rows left out because one before them on the other side is nearly the same.
         frozen: Rows left out because they are in the endpoint's own held-out file, exactly or nearly.
         rejected: Rows with an answer that was given and corrected.
+        dataset_version: Version of the table `datasets` that holds the rows; -1 before they are in it.
     """
 
     train: str
@@ -95,6 +88,7 @@ class DatasetSummary:
     crossing: int = 0
     frozen: int = 0
     rejected: int = 0
+    dataset_version: int = -1
 
     def numbers(self) -> dict[str, float]:
         """The counts that a run's step shows."""
@@ -167,6 +161,37 @@ def snapshot(
     )
     (folder / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
     return summary
+
+
+def keep(
+    endpoint: str, run_id: str, records: RecordStore, folder: Path, now: datetime, make: Callable[[], DatasetSummary]
+) -> DatasetSummary:
+    """Write a run's snapshot into the table `datasets`, once; a repeat after that gives what was written.
+
+    Args:
+        endpoint: Endpoint that is trained.
+        run_id: Its run.
+        records: The tables.
+        folder: Where the snapshot lies.
+        now: When it is taken.
+        make: Takes the snapshot.
+    """
+    app_id, file = f"dataset/{run_id}", folder / SUMMARY
+    if records.last_version("datasets", app_id) and file.is_file():
+        summary = DatasetSummary(**json.loads(file.read_text()))
+    else:
+        summary = make()
+        sides = [_marked(summary.train, "train"), _marked(summary.holdout, "holdout")]
+        rows = [{"endpoint": endpoint, "run_id": run_id, "frozen_time": now} | row for side in sides for row in side]
+        records.append("datasets", pa.Table.from_pylist(rows, DATASETS), app_id, 1)
+    if summary.dataset_version < 0:
+        summary = replace(summary, dataset_version=records.snapshot("datasets"))
+        file.write_text(json.dumps(asdict(summary), indent=2))
+    return summary
+
+
+def _marked(file: str, split: str) -> list[dict[str, Any]]:
+    return [{"split": split} | row for row in pq.read_table(file).to_pylist()]
 
 
 def training_of(endpoint: str, settings: Settings) -> Training:
