@@ -27,7 +27,7 @@ endpoints:
     task: classification
     policy: policies/triage.yaml
     group: channel
-    training: {data: data/messages.csv, cooldown: 1s, min_labels: 60}
+    training: {data: data/messages.csv, cooldown: 15s, min_labels: 60}
     monitors: {window: 1s}
     rollout: {shadow_requests: 30, steps: [50], step_requests: 30}
 """

@@ -22,8 +22,8 @@ from noria.domain.run import Run, RunState
 from noria.ports import StateStore
 
 TURNS = {True: 1, False: 3}
-QUIET_S = 6.0
-"""Of the old world before it changes: windows against which nothing is wrong."""
+QUIET_S = 15.0
+"""Of the old world before it changes: windows against which nothing is wrong, and the cooldown of the run before."""
 
 
 def measure(folder: Path, quick: bool) -> Found:
