@@ -179,7 +179,9 @@ async def test_every_address_of_the_app_is_protected_as_the_table_says(site):
         "/openapi.json": Right.INFER,
         "/metrics": Right.VIEW, "/api/status": Right.VIEW, "/": Right.VIEW, "/endpoints/{name}": Right.VIEW,
         "/runs": Right.VIEW, "/runs/{id:path}": Right.VIEW, "/verdicts/{id:path}": Right.VIEW, "/audit": Right.VIEW,
-        "/console/{file}": Right.VIEW, "/api/trace/{id:path}": Right.VIEW, "/trace/{id:path}": Right.VIEW,
+        "/api/runs": Right.VIEW, "/api/runs/{id}": Right.VIEW, "/api/cancel/{id}": Right.MANAGE,
+        "/api/retrain/{endpoint}": Right.MANAGE,
+            "/console/{file}": Right.VIEW, "/api/trace/{id:path}": Right.VIEW, "/trace/{id:path}": Right.VIEW,
     }  # fmt: skip
     found = {path: needed(path.replace("{name}", "triage").replace("{id}", "x")) for path in site.app.addresses}
     assert found == wanted

@@ -1,12 +1,12 @@
 """Compute in the caller's own process."""
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from noria.adapters.codec import error_from_json
 from noria.adapters.compute import run_job
-from noria.domain.errors import NoriaError
+from noria.domain.errors import Cancelled, NoriaError
 from noria.ports import JobSpec
 
 
@@ -17,7 +17,9 @@ class InlineCompute:
         self.jobs: list[JobSpec] = []
         self.closed = False
 
-    def run(self, job: JobSpec) -> Mapping[str, Any]:
+    def run(self, job: JobSpec, wanted: Callable[[], bool] | None = None) -> Mapping[str, Any]:
+        if wanted is not None and not wanted():
+            raise Cancelled("Nobody wants it any more.")
         if self.closed:
             raise NoriaError("The compute engine is closed.", "Start a new one.")
         self.jobs.append(job)

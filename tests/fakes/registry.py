@@ -17,6 +17,7 @@ class FakeRegistry:
         self._versions = {}  # name → [ModelVersion], oldest first
         self._aliases = {}
         self._logged = {}  # logged model uri → run id
+        self.abandoned = []  # runs that training was given up for
         self.metrics = {}  # run id → numbers
 
     def log_model(self, run_id, files, artifacts=None):
@@ -89,6 +90,9 @@ class FakeRegistry:
 
     def log_metrics(self, version, metrics):
         self.metrics.setdefault(version.run_id, {}).update(metrics)
+
+    def abandon(self, run_id):
+        self.abandoned.append(run_id)
 
     def _write(self, run_id, name, content):
         path = self._folder / run_id / name

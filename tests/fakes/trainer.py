@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from noria.domain.errors import InvalidData
+from noria.domain.errors import Cancelled, InvalidData
 from noria.evaluation.quality import measure
 from noria.ports import TrainingJob, TrainingResult
 
@@ -52,7 +52,9 @@ class TrainerCompute:
         self._trainer = trainer
         self.jobs = []
 
-    def run(self, job):
+    def run(self, job, wanted=None):
+        if wanted is not None and not wanted():
+            raise Cancelled("Nobody wants it any more.")
         assert job.function == "noria.adapters.trainers:train_job"
         self.jobs.append(job)
         fields = json.loads(json.dumps(dict(job.arguments)))

@@ -14,18 +14,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from noria.adapters.codec import error_from_json, error_to_json
 from noria.adapters.spreading import spread
-from noria.domain.errors import NoriaError
+from noria.domain.errors import Cancelled, NoriaError
 from noria.ports import JobSpec
 
 NICE = 5
 """How much the child gives way to other processes."""
 _LOOK_AGAIN_S = 0.2
 """How often who waits for a turn looks whether it is still wanted."""
+_ASK_S = 0.5
+"""How often it is asked whether a job is still wanted."""
 LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 """Unless somebody says otherwise: a scan of a table then holds an eighth less, and is no slower."""
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -49,9 +51,18 @@ class LocalCompute:
         self._working: set[_Child] = set()
         self._closed = False
 
-    def run(self, job: JobSpec) -> Mapping[str, Any]:
-        """See `ports.ComputeEngine`."""
-        return self._done(job, set(), threading.Event())
+    def run(self, job: JobSpec, wanted: Callable[[], bool] | None = None) -> Mapping[str, Any]:
+        """See `ports.ComputeEngine`; a job that nobody wants any more is killed with its process."""
+        mine: set[_Child] = set()
+        if wanted is None:
+            return self._done(job, mine, threading.Event())
+        with _watching(wanted, mine) as unwanted:
+            try:
+                return self._done(job, mine, unwanted)
+            except NoriaError as error:
+                if unwanted.is_set():
+                    raise Cancelled(f"{job.function} was stopped: nobody wants it any more.") from error
+                raise
 
     def map(self, job: JobSpec, parts: Sequence[Mapping[str, Any]]) -> Generator[Mapping[str, Any], None, None]:
         """See `ports.ComputeEngine`: a part for each process, and the next one at hand."""
@@ -137,6 +148,28 @@ class LocalCompute:
         return NoriaError(
             f"The process that ran {job.function} ended with {how}.", "The worker's log has its last words."
         )
+
+
+@contextlib.contextmanager
+def _watching(wanted: Callable[[], bool], mine: "set[_Child]") -> Iterator[threading.Event]:
+    """Asks now and then whether a job is still wanted; once it isn't, its process is killed and the event is set."""
+    over, unwanted = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_ASK_S):
+            if not wanted():
+                unwanted.set()
+                for child in list(mine):
+                    child.kill()
+                return
+
+    watcher = threading.Thread(target=watch, name="wanted", daemon=True)
+    watcher.start()
+    try:
+        yield unwanted
+    finally:
+        over.set()
+        watcher.join()
 
 
 class _Child:

@@ -17,14 +17,14 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from noria.adapters.codec import error_from_json
 from noria.adapters.compute import LEAN, THREAD_LIMITS, run_job
 from noria.adapters.spreading import spread
-from noria.domain.errors import MissingExtra, NoriaError
+from noria.domain.errors import Cancelled, MissingExtra, NoriaError
 from noria.ports import JobSpec
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ class SparkCompute:
         self._spark: SparkContext | None = None
         self._closed = False
 
-    def run(self, job: JobSpec) -> Mapping[str, Any]:
-        """See `ports.ComputeEngine`."""
+    def run(self, job: JobSpec, wanted: Callable[[], bool] | None = None) -> Mapping[str, Any]:
+        """See `ports.ComputeEngine`; a job that nobody wants any more has its task cancelled."""
+        if wanted is not None and not wanted():
+            raise Cancelled(f"{job.function} was not begun: nobody wants it any more.")
         (result,) = self.map(job, [{}])
         return result
 

@@ -24,6 +24,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions
 
 from noria.adapters.codec import decode_event, encode_event, error_from_json, error_to_json
 from noria.domain.errors import (
+    Cancelled,
     Conflict,
     InvalidData,
     InvalidProject,
@@ -49,8 +50,8 @@ APPLICATION_VERSION = "1"
 ATTEMPTS = 4
 """How often a step is tried in all when what went wrong may pass."""
 FINAL = (
-    Conflict, InvalidData, InvalidProject, InvalidRequest, MissingExtra, Refused, UnknownEndpoint, UnknownModel,
-    UntrustedArtifact,
+    Cancelled, Conflict, InvalidData, InvalidProject, InvalidRequest, MissingExtra, Refused, UnknownEndpoint,
+    UnknownModel, UntrustedArtifact,
 )  # fmt: skip
 """Errors that trying again doesn't cure."""
 _TIDY_EVERY_S = 600.0

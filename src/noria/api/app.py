@@ -29,6 +29,7 @@ from noria.api.openapi import Description
 from noria.api.pool import Pool
 from noria.api.problems import MethodNotAllowed, NotFound, explain
 from noria.api.readiness import Readiness, Siblings
+from noria.api.runs import Runs
 from noria.api.traces import Trace, Traces
 from noria.domain.errors import NoriaError
 from noria.ports import Clock, FrameReader, Meters, StateStore, Upstream
@@ -236,6 +237,7 @@ def create_app(
         *control.routes(),
         *Catalogue(router).routes(),
         *Traces(trace).routes(),
+        *Runs(state, clock, lambda: router.project).routes(),
         *console_routes(state, read_drift, lambda: router.project, clock, trace),
     ]
     routes.append(Route("/openapi.json", Description(routes).serve))

@@ -38,6 +38,7 @@ RIGHTS: dict[str, Right] = {
     "/audit": Right.VIEW,
     "/metrics": Right.VIEW,
     "/api/status": Right.VIEW,
+    "/api/runs": Right.VIEW,
 }
 """Address → the right that it needs."""
 BELOW: tuple[tuple[str, Right], ...] = (
@@ -47,6 +48,7 @@ BELOW: tuple[tuple[str, Right], ...] = (
     ("/api/2.0/", Right.INFER),
     ("/serving-endpoints/", Right.INFER),
     ("/api/trace/", Right.VIEW),
+    ("/api/runs/", Right.VIEW),
     ("/trace/", Right.VIEW),
     ("/console/", Right.VIEW),
     ("/endpoints/", Right.VIEW),

@@ -58,6 +58,8 @@ PAGES = {
     "/api/trace/{id}": Page(
         "Where an answer comes from, and what a version or a run made.", "Lineage", unwell=(("404", "Problem"),)
     ),
+    "/api/runs": Page("The newest runs of the training pipeline.", "Runs"),
+    "/api/runs/{id}": Page("One of them.", "Run", unwell=(("404", "Problem"),)),
     "/v1/models": Page("OpenAI's list: endpoints that can be chatted with.", "Models"),
     "/v1/models/{id}": Page("One of them.", "Model"),
     "/openai/v1/models": Page("The same, as Azure's v1 has it.", "Models"),
@@ -80,6 +82,12 @@ PAGES = {
     "/console/{file}": Page("A file that the console's pages need.", media="*/*"),
 }
 """Address → what is there. A route that isn't here makes `Description` fail, and its test."""
+ACTIONS = {
+    "/api/retrain/{endpoint}": ("Ask for a run of an endpoint's training.", "202", "Asked"),
+    "/api/cancel/{id}": ("Stop a run; it registers nothing.", "200", "Run"),
+}
+"""Address → what a POST there does, the status of its success, and the component that comes back."""
+_ACTION = ("400", "401", "403", "404", "405", "408", "409", "413", "431", "500", "503")
 _REPLY_OF = {
     Form.PREDICT: "Prediction",
     Form.INVOCATIONS: "Predictions",
@@ -93,6 +101,7 @@ _REFUSALS = {
     "403": "The API key doesn't reach that far, or a page of another site asks.",
     "404": "There is no such endpoint.",
     "405": "The address takes another method.",
+    "409": "That can't be done as things are.",
     "408": "The request did not arrive in time.",
     "413": "The body is too long.",
     "415": "The body's type can't be read.",
@@ -135,7 +144,9 @@ class Description:
     def document(self) -> Schema:
         """The description."""
         paths = [route.path.replace(":path}", "}") for route in self._routes if isinstance(route, Route)]
-        read = {path: {"get": _page(path, PAGES[path])} for path in paths if path == "/" or path[-1] != "/"}
+        shown = [path for path in paths if (path == "/" or path[-1] != "/") and path not in ACTIONS]
+        read = {path: {"get": _page(path, PAGES[path])} for path in shown}
+        done = {path: {"post": _action(path)} for path in paths if path in ACTIONS}
         asked = {a.path: {"post": _inference(a)} for a in ADDRESSES}
         keys: Schema = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -146,7 +157,7 @@ class Description:
             "openapi": "3.1.0",
             "info": {"title": "Noria", "version": version("noria"), "license": {"name": "Apache-2.0"}},
             "security": [{}, *({name: []} for name in keys)],
-            "paths": {**asked, "/feedback": {"post": _feedback()}, **read},
+            "paths": {**asked, "/feedback": {"post": _feedback()}, **read, **done},
             "components": {"schemas": {**REQUESTS, **REPLIES}, "securitySchemes": keys},
         }  # fmt: skip
 
@@ -192,6 +203,19 @@ def _inference(address: Address) -> Schema:
         "parameters": parameters,
         "requestBody": {"required": True, "content": content},
         "responses": {"200": reply, **_problems(tuple(_REFUSALS), kind)},
+    }
+
+
+def _action(path: str) -> Schema:
+    """An operation that changes something, in the name of whoever's key it comes with."""
+    summary, status, schema = ACTIONS[path]
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return {
+        "summary": summary,
+        "operationId": _id("post", path),
+        "parameters": [_parameter(name, "path", "") for name in names],
+        "requestBody": {"required": True, "content": {JSON: {"schema": ref("Why")}}},
+        "responses": {status: _reply(summary, JSON, schema), **_problems(_ACTION, "Problem")},
     }
 
 

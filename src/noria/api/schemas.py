@@ -93,6 +93,7 @@ REQUESTS: dict[str, Schema] = {
     ),
     "Feedback": {"anyOf": [ref("Entry"), {**many(ref("Entry"), 1), "maxItems": MOST}]},
     "Entry": _ENTRY,
+    "Why": thing(("reason",), reason={"type": "string", "minLength": 1, "pattern": r"\S"}),
 }  # fmt: skip
 """What is sent."""
 
@@ -123,6 +124,12 @@ REPLIES: dict[str, Schema] = {
         ("at", "revision", "endpoints", "worker", "audit"), at=TEXT, revision={"type": "integer"},
         endpoints=many({"type": "object"}), worker={"type": "object"}, audit={"type": "object"},
     ),
+    "Run": thing(
+        ("id", "endpoint", "state", "started_at", "steps", "seconds"), id=TEXT, endpoint=TEXT, state=TEXT,
+        started_at=TEXT, steps=many({"type": "object"}), seconds={"type": "number"},
+    ),
+    "Runs": thing(("runs",), runs=many(ref("Run"))),
+    "Asked": thing(("asked",), asked=TEXT),
     "Lineage": thing(
         ("kind", "id", "says", "at", "facts", "missing", "links"), kind=TEXT, id=TEXT, says=TEXT,
         at={"type": ["string", "null"]}, facts={"type": "object"}, missing=TEXT, links=many({"type": "object"}),

@@ -92,8 +92,10 @@ def plain(noun: object) -> Any:
 
 
 def run_status(run: Run, now: datetime) -> dict[str, Any]:
-    """A run with its duration so far (`seconds`) and the duration of each of its steps."""
+    """A run with its duration so far (`seconds`), that of each of its steps, and what is done and left of the next."""
     shown: dict[str, Any] = plain(run)
+    if run.progress is not None:
+        shown["progress"] |= {"share": run.progress.share, "remaining_s": run.progress.remaining_s}
     shown["seconds"] = ((run.finished_at or now) - run.started_at).total_seconds()
     for step, done in zip(shown["steps"], run.steps, strict=True):
         step["seconds"] = (done.finished_at - done.started_at).total_seconds()

@@ -19,6 +19,7 @@ from noria.cli import (
     records,
     report,
     rollouts,
+    runs,
     start,
     trace,
 )
@@ -42,6 +43,7 @@ def noria(project: Global = None) -> None:
 
 start.add_to(app)
 loop.add_to(app)
+runs.add_to(app)
 rollouts.add_to(app)
 experiments.add_to(app)
 monitors.add_to(app)

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,20 +142,13 @@ def retrain(
     by: By = "",
 ) -> None:
     """Ask for a run of the training pipeline."""
-    from noria.domain.errors import Refused
-    from noria.domain.events import RetrainRequested
+    from noria import bootstrap
+    from noria.training.asking import ask
 
     settings, state = opened(project)
-    if known(settings, endpoint).training is None:
-        raise Refused(
-            f"{endpoint} serves a model file and is not trained.",
-            f"Add another file with `noria model add {endpoint}`.",
-        )
-    who = actor(by)
-    with state.change(who, "retrain.requested", endpoint, reason=reason) as change:
-        change.emit(RetrainRequested(endpoint=endpoint, actor=who, reason=reason, at=datetime.now(UTC)))
+    ask(state, bootstrap.clock(), settings.project, endpoint, actor(by), reason)
     waits = "" if _is_up(settings) else " Nothing runs: it begins with the next `noria up`."
-    out(f"A run for {endpoint} is asked for.{waits} `noria status --watch` shows it.")
+    out(f"A run for {endpoint} is asked for.{waits} `noria run list` shows it.")
 
 
 def rollback(

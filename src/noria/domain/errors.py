@@ -268,3 +268,7 @@ class NotDelivered(NoriaError):
     """A notifier could not tell anybody of an alert."""
 
     code = "not_delivered"
+
+
+class Cancelled(NoriaError):
+    """Somebody stopped what was under way; it is not done again."""

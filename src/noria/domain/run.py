@@ -24,6 +24,8 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     """A candidate is registered; what the gates say is in its verdict."""
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    """A person stopped it; it registers nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,42 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the step that is under way is, as it says itself.
+
+    Attributes:
+        step: Which step.
+        since: When it began to tell.
+        at: When it told last.
+        done: Units of work done, of whatever kind.
+        of: Units in all; 0 if nobody knows.
+        message: What is being done, in words.
+        numbers: What was measured on the way (loss, tokens a second).
+    """
+
+    step: str
+    since: datetime
+    at: datetime
+    done: float
+    of: float
+    message: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, 0 to 1; None if nobody knows."""
+        return min(self.done / self.of, 1.0) if self.of > 0 else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds that are left if it goes on at the pace so far; None if that can't be said."""
+        took = (self.at - self.since).total_seconds()
+        if not self.share or took <= 0:
+            return None
+        return took * (1 - self.share) / self.share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One walk through the pipeline.
 
@@ -68,8 +106,10 @@ class Run:
         model: Registered model name.
         version: Candidate it registered, empty until then.
         mlflow_run_id: Its run in MLflow, empty until training began.
-        error: Why it failed, in words.
+        error: Why it failed, or who cancelled it and why, in words.
         finished_at: When it ended.
+        cost_usd: What it cost elsewhere, US dollars.
+        progress: How far the step under way is; None if it doesn't tell.
     """
 
     id: str
@@ -83,6 +123,12 @@ class Run:
     mlflow_run_id: str = ""
     error: str = ""
     finished_at: datetime | None = None
+    cost_usd: float = 0.0
+    progress: Progress | None = None
+
+    def telling(self, progress: Progress | None) -> "Run":
+        """The run with how far its step under way is."""
+        return replace(self, progress=progress)
 
     def with_step(self, step: StepDone) -> "Run":
         """The run with one more finished step; a step that is repeated after a crash replaces itself."""

@@ -53,6 +53,10 @@ class ModelRegistry(Protocol):
         """Add metrics to the version's run."""
         ...
 
+    def abandon(self, run_id: str) -> None:
+        """Mark as killed what training for a run of Noria's began and never ended; nothing else is touched."""
+        ...
+
 
 class ModelHost(Protocol):
     """Brings model versions up somewhere and says where they listen."""

@@ -24,10 +24,15 @@ class JobSpec:
 class ComputeEngine(Protocol):
     """Runs heavy work away from the loop's own process."""
 
-    def run(self, job: JobSpec) -> Mapping[str, Any]:
+    def run(self, job: JobSpec, wanted: Callable[[], bool] | None = None) -> Mapping[str, Any]:
         """Run a job and return its result.
 
+        Args:
+            job: What to run.
+            wanted: Asked now and then, about twice a second; once it says no, the job is stopped where it is.
+
         Raises:
+            Cancelled: It was stopped because nobody wanted it any more.
             NoriaError: The job's own, as it was raised there.
         """
         ...

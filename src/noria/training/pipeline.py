@@ -8,24 +8,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from noria.domain.errors import NoriaError
+from noria.domain.errors import Cancelled, NoriaError
 from noria.domain.events import CandidateRegistered, RunFailed, RunStarted
 from noria.domain.run import Run, RunState, StepDone
 from noria.ports import Steps
 from noria.training import datasets, stages
+from noria.training.order import STEPS
 from noria.training.sources import read_file
 from noria.training.stages import Report, Stage, Workshop
 
 ACTOR = "noria"
 
-PIPELINE: tuple[tuple[str, Stage], ...] = (
-    ("labels", stages.wait_for_labels),
-    ("snapshot", stages.take_snapshot),
-    ("validate", stages.validate),
-    ("train", stages.train),
-    ("evaluate", stages.evaluate),
-    ("register", stages.register),
-    ("card", stages.write_card),
+PIPELINE: tuple[tuple[str, Stage], ...] = tuple(
+    zip(
+        STEPS,
+        (
+            stages.wait_for_labels,
+            stages.take_snapshot,
+            stages.validate,
+            stages.train,
+            stages.evaluate,
+            stages.register,
+            stages.write_card,
+        ),
+        strict=True,
+    )
 )
 """The steps of a run, in order."""
 
@@ -43,7 +50,10 @@ class Pipeline(Workshop):
             for name, function in PIPELINE:
                 reports[name] = step(name, self._do, event.run_id, name, function, dict(reports))
             step("finish", self._succeed, event.run_id, reports)
+        except Cancelled:
+            step("let go", self.registry.abandon, event.run_id)
         except NoriaError as error:
+            step("let go", self.registry.abandon, event.run_id)
             step("fail", self._fail, event.run_id, str(error))
 
     def holdout(self, endpoint: str, run_id: str) -> datasets.HeldOut | None:
@@ -88,8 +98,7 @@ class Pipeline(Workshop):
 
     def _do(self, run_id: str, name: str, function: Stage, reports: Mapping[str, Report]) -> Report:
         """Do one step and write it down in the run."""
-        run = self.state.get(Run, run_id)
-        assert run is not None, f"run {run_id} was there when it began"
+        run = self.demand_running(run_id)
         started = self.clock.now()
         report = function(self, run, reports)
         done = StepDone(
@@ -99,8 +108,8 @@ class Pipeline(Workshop):
             summary=report["summary"],
             numbers=report.get("numbers", {}),
         )
-        mlflow_run = {"mlflow_run_id": report["mlflow_run_id"]} if "mlflow_run_id" in report else {}
-        self.progress(run_id, done, **mlflow_run)
+        fields = {name: report[name] for name in ("mlflow_run_id", "cost_usd") if name in report}
+        self.progress(run_id, done, **fields)
         return report
 
     def _succeed(self, run_id: str, reports: Mapping[str, Report]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from noria.domain.alert import Alert
-from noria.domain.errors import InvalidData
+from noria.domain.errors import Cancelled, InvalidData
 from noria.domain.events import AlertRaised
 from noria.domain.model import Flavor, ModelVersion
 from noria.domain.run import Run, RunState, StepDone, TriggerKind
@@ -21,6 +21,7 @@ from noria.evaluation.quality import measure
 from noria.ports import Clock, ComputeEngine, JobSpec, ModelRegistry, RecordStore, StateStore, TrainingJob
 from noria.settings import Settings, Task, Training
 from noria.training import datasets
+from noria.training.following import Following
 from noria.training.grading import certain, grade_chat
 from noria.training.sources import count_labels
 
@@ -74,6 +75,18 @@ class Workshop:
         """How the run's endpoint is trained."""
         return datasets.training_of(run.endpoint, self.settings())
 
+    def demand_running(self, run_id: str) -> Run:
+        """The run, if it still goes on.
+
+        Raises:
+            Cancelled: It doesn't.
+        """
+        run = self.state.get(Run, run_id)
+        assert run is not None, f"run {run_id} was there when it began"
+        if run.state is not RunState.RUNNING:
+            raise Cancelled(f"Run {run_id} {run.state.value} meanwhile: {run.error}")
+        return run
+
     def progress(self, run_id: str, step: StepDone, **fields: Any) -> None:
         """Show in the run how far a step has come."""
         with self.state.note() as note:
@@ -100,6 +113,7 @@ def wait_for_labels(shop: Workshop, run: Run, _reports: Mapping[str, Report]) ->
     while True:
         fresh = count_labels(shop.records, run.endpoint, since)
         now = shop.clock.now()
+        shop.demand_running(run.id)
         summary = f"{fresh} of {training.min_labels} labels since the alarm"
         if fresh >= training.min_labels:
             return {"summary": summary, "numbers": {"fresh_labels": float(fresh)}}
@@ -168,7 +182,11 @@ def train(shop: Workshop, run: Run, reports: Mapping[str, Report]) -> Report:
         progress=str(shop.work_dir(run.id) / PROGRESS),
     )
     where = {"trainer": training.trainer, "artifacts_dir": str(settings.artifacts_dir)}
-    result = shop.compute.run(JobSpec(TRAIN_JOB, where | asdict(job)))
+    following = Following(shop.state, run.id, "train", Path(job.progress))
+    try:
+        result = shop.compute.run(JobSpec(TRAIN_JOB, where | asdict(job)), following.wanted)
+    finally:
+        following.over()
     numbers = {name: result["metrics"][name] for name in ("train_seconds",) if name in result["metrics"]}
     return {"summary": f"trained by {training.trainer}", "numbers": numbers, **result}
 

@@ -183,6 +183,14 @@ class MlflowRegistry:
             run = self._run_of(client, version, make=True)
             client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metric_names(metrics).items()])
 
+    def abandon(self, run_id: str) -> None:
+        """See `ports.ModelRegistry`."""
+        with self._asking() as client:
+            found = client.search_runs([self.prepare()], f"tags.`{RUN}` = '{run_id}'")
+            for begun in found:
+                if begun.info.status == "RUNNING":
+                    client.set_terminated(begun.info.run_id, "KILLED")
+
     def _run_of(self, client: Any, version: ModelVersion, *, make: bool = False) -> Any:
         """The run that explains a version: the one that logged it, or one of ours for a version that no run logged."""
         if version.run_id:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.adapters.registry.mlflow import MlflowRegistry
+from noria.adapters.trainers.printing import logged
 from noria.domain.errors import InvalidProject, MissingExtra
 from noria.ports import Trainer, TrainingJob
 
@@ -25,9 +26,10 @@ def train_job(*, trainer: str, artifacts_dir: str, **job: Any) -> dict[str, Any]
         The fields of a `ports.TrainingResult`.
     """
     order = TrainingJob(**job)
-    found = load_trainer(trainer)
-    MlflowRegistry(order.tracking_uri, Path(artifacts_dir), order.experiment).prepare()
-    return asdict(found.train(order))
+    with logged(order.folder):
+        found = load_trainer(trainer)
+        MlflowRegistry(order.tracking_uri, Path(artifacts_dir), order.experiment).prepare()
+        return asdict(found.train(order))
 
 
 def load_trainer(name: str) -> Trainer:
