@@ -20,6 +20,7 @@ from noria.domain.errors import UnknownTrace
 from noria.domain.gate import GateResult, Verdict
 from noria.domain.run import Run, RunState, Trigger, TriggerKind
 from noria.serving.log.shipping import Shipper
+from noria.tables import DATASETS
 
 AT = datetime.fromtimestamp(START_US / 1e6, UTC)
 UUID7 = f"{START_US // 1000 << 80 | 7 << 76 | 5:032x}"
@@ -102,6 +103,21 @@ def test_a_version_names_the_newest_of_its_answers(root: Path) -> None:
     answers = found["links"][-1]
     assert (answers["kind"], answers["facts"]["count"]) == ("answers", 4)
     assert answers["facts"]["newest"] == [UUID7, f"{4:032x}"]
+
+
+def test_a_dataset_is_read_from_its_table_where_the_run_has_rows_there(root: Path) -> None:
+    row = {"endpoint": "triage", "run_id": RUN.id, "frozen_time": AT, "text": "hello", "label": "positive"}
+    rows = [
+        {**row, "split": "train", "origin": "production", "request_id": f"{2:032x}"},
+        {**row, "split": "holdout", "origin": "baseline", "request_id": ""},
+    ]
+    whole = [{name: each.get(name) for name in DATASETS.names} for each in rows]
+    table = pa.Table.from_pylist(whole, schema=DATASETS)
+    bootstrap.records(bootstrap.settings(root)).append("datasets", table, "test", 1)
+    lines = run(root, f"{2:032x}").output
+    assert "1 rows to learn from, 1 to judge on" in lines
+    assert f"1 labelled production records: {2:032x}" in lines
+    assert "learnt from it and made triage/1" in lines
 
 
 def test_what_is_not_there_is_said(root: Path) -> None:

@@ -65,6 +65,25 @@ class _Reading:
         return Given(count=totals["n"], first=totals["first"], last=totals["last"], newest=ids)
 
     def learnt(self, run: Run, most: int) -> "Learnt | None":
+        """From the table `datasets`; from the run's own files where it has none of its rows."""
+        from noria.governance.lineage import Learnt
+
+        of = f"datasets WHERE run_id = {_text(run.id)}"
+        rows = {row["split"]: row["n"] for row in self._rows("split, count(*) AS n", f"{of} GROUP BY split")}
+        if not rows:
+            return self._from_files(run, most)
+        of += " AND origin = 'production'"
+        (total,) = self._rows("count(*) AS n", of)
+        named = self._rows("request_id, label, split", f"{of} ORDER BY request_id DESC LIMIT {int(most)}")
+        return Learnt(
+            id=run.id,
+            says=f"{rows.get('train', 0)} rows to learn from, {rows.get('holdout', 0)} to judge on",
+            facts={"rows": rows, "table": "datasets", **_summary(self.work_dir / run.id)},
+            count=total["n"],
+            records=tuple({name: str(each[name] or "") for name in each} for each in named),
+        )
+
+    def _from_files(self, run: Run, most: int) -> "Learnt | None":
         import pyarrow.parquet as pq
 
         from noria.governance.lineage import Learnt
@@ -91,8 +110,9 @@ class _Reading:
     def lessons(self, runs: Sequence[Run], request_id: str) -> Mapping[str, str]:
         import pyarrow.parquet as pq
 
-        found = {}
-        for run in runs:
+        kept = self._rows("run_id, split", f"datasets WHERE request_id = {_text(request_id)}")
+        found = {str(row["run_id"]): str(row["split"]) for row in kept}
+        for run in (run for run in runs if run.id not in found):
             for split in SPLITS:
                 file = self.work_dir / run.id / f"{split}.parquet"
                 if file.is_file() and pq.read_table(
