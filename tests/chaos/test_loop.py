@@ -96,13 +96,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wheel]:
     nursery = Nursery()
-    wheel = new_wheel(tmp_path_factory.mktemp("wheel") / "shop", nursery)
-    yield wheel
-    if not wheel.pid:
-        wheel.live()
-    wheel.until(wheel.quiet)
-    wheel.stop()
-    nursery.close()
+    try:
+        wheel = new_wheel(tmp_path_factory.mktemp("wheel") / "shop", nursery)
+        yield wheel
+        if not wheel.pid:
+            wheel.live()
+        wheel.until(wheel.quiet)
+        wheel.stop()
+    finally:
+        nursery.close()
     assert not wheel.servers(), "model servers were left behind"
 
 
