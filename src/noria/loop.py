@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from noria.domain.events import (
     AlertRaised,
+    BaseModelChanged,
     CandidateRegistered,
     DriftDetected,
     ExperimentStarted,
+    FeedbackArrived,
     GateFailed,
     GatePassed,
     LabelsArrived,
@@ -65,6 +67,8 @@ def handlers(rooms: Rooms) -> Handlers:
         AlertRaised: (rooms.triggers.consider,),
         ScheduleDue: (rooms.triggers.consider,),
         LabelsArrived: (rooms.triggers.consider,),
+        FeedbackArrived: (rooms.triggers.consider,),
+        BaseModelChanged: (rooms.triggers.consider,),
         RetrainRequested: (rooms.triggers.consider,),
         RunStarted: (rooms.pipeline.execute,),
         RunFailed: (rooms.alerts.raise_alert,),

@@ -91,7 +91,7 @@ def test_an_event_is_told_by_its_kind() -> None:
 
 
 def test_every_event_type_has_a_kind() -> None:
-    assert len(EVENT_KINDS) == 15
+    assert len(EVENT_KINDS) == 18
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"id": 1}', "null"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,15 @@ from fakes.state import FakeState
 from fakes.workflows import MemorySteps
 from noria.domain.alert import Alert, AlertState
 from noria.domain.errors import InvalidProject
-from noria.domain.events import AlertRaised, LabelsArrived, RetrainRequested, RunStarted, ScheduleDue
+from noria.domain.events import (
+    AlertRaised,
+    BaseModelChanged,
+    FeedbackArrived,
+    LabelsArrived,
+    RetrainRequested,
+    RunStarted,
+    ScheduleDue,
+)
 from noria.domain.run import Run, RunState, TriggerKind
 from noria.settings import Project
 from noria.tables import FEEDBACK
@@ -89,8 +98,6 @@ class Bench:
         return self.state.get(Run, run_id_of(event))
 
     def end(self, run: Run, state: RunState = RunState.SUCCEEDED) -> None:
-        from dataclasses import replace
-
         with self.state.note() as note:
             note.put(replace(run, state=state, finished_at=self.clock.at))
 
@@ -251,3 +258,116 @@ def test_a_schedule_that_is_none_is_explained() -> None:
     assert last_time("*/5 * * * *", START) == START
     with pytest.raises(InvalidProject, match="'every day' is not a cron expression"):
         last_time("every day", START)
+
+
+# --- conditions, budgets, other causes --------------------------------------------------------------------------------
+
+
+def grants(bench: Bench) -> list[Run]:
+    return bench.state.find(Run, endpoint="triage")
+
+
+def end(bench: Bench, **fields: Any) -> None:
+    """End the run that is under way."""
+    (run,) = [run for run in grants(bench) if run.state is RunState.RUNNING]
+    with bench.state.note() as note:
+        note.put(replace(run, state=RunState.SUCCEEDED, **fields))
+
+
+def emitted(bench: Bench, kind: type) -> list[Any]:
+    return [event for event in bench.state.pending_events(1000) if isinstance(event, kind)]
+
+
+@pytest.mark.parametrize(
+    ("training", "runs"),
+    [
+        ({}, 1),
+        ({"alert_monitors": ["text"]}, 1),
+        ({"alert_monitors": ["quality"]}, 0),
+        ({"alert_severity": "warning"}, 1),
+        ({"alert_severity": "critical"}, 0),
+        ({"on_alert": False}, 0),
+    ],
+)
+def test_only_alerts_that_the_project_listens_to_start_a_run(training: dict[str, Any], runs: int) -> None:
+    bench = Bench(**training)
+    bench.triggers.consider(bench.alert(), MemorySteps())
+    assert len(grants(bench)) == runs
+
+
+def test_a_months_runs_are_counted_and_the_next_one_waits_for_the_next_month() -> None:
+    bench = Bench(max_runs_per_month=2, cooldown="1s")
+    for _ in range(3):
+        bench.pass_time(days=1)
+        bench.triggers.consider(bench.person(), MemorySteps())
+        if any(run.state is RunState.RUNNING for run in grants(bench)):
+            end(bench)
+    assert len(grants(bench)) == 2
+    declined = [event for event in bench.state.audit_trail() if event.action == "run.declined"]
+    assert "2 runs began this month; 2 are allowed" in declined[-1].reason
+    bench.pass_time(days=31)
+    bench.triggers.consider(bench.person(), MemorySteps())
+    assert len(grants(bench)) == 3
+
+
+def test_a_months_money_is_counted() -> None:
+    bench = Bench(max_usd_per_month=10, cooldown="1s")
+    bench.triggers.consider(bench.person(), MemorySteps())
+    end(bench, cost_usd=12.5)
+    bench.pass_time(days=1)
+    bench.triggers.consider(bench.person(), MemorySteps())
+    assert len(grants(bench)) == 1
+    assert "cost 12.50 US dollars; 10.00 are allowed" in bench.triggers.would("triage").hindrance
+
+
+def test_feedback_starts_a_run_once_enough_of_it_came() -> None:
+    bench = Bench(on_feedback=30)
+    bench.label(10)
+    bench.triggers.due(bench.clock.at)
+    bench.label(29)
+    bench.triggers.due(bench.clock.at)
+    assert not emitted(bench, FeedbackArrived)
+    bench.label(1)
+    bench.triggers.due(bench.clock.at)
+    bench.triggers.due(bench.clock.at)
+    (event,) = emitted(bench, FeedbackArrived)
+    bench.triggers.consider(event, MemorySteps())
+    assert [run.trigger.kind for run in grants(bench)] == [TriggerKind.FEEDBACK]
+
+
+def test_another_base_model_starts_a_run_and_one_that_cannot_be_seen_does_not() -> None:
+    bench = Bench(on_base_model=True)
+    seen = iter(["one", "one", "", "two", "two"])
+    object.__setattr__(bench.triggers, "base", lambda _: next(seen))
+    for _ in range(5):
+        bench.triggers.due(bench.clock.at)
+    (event,) = emitted(bench, BaseModelChanged)
+    bench.triggers.consider(event, MemorySteps())
+    assert [run.trigger.kind for run in grants(bench)] == [TriggerKind.BASE_MODEL]
+
+
+def test_an_interval_counts_from_the_last_run_whoever_asked_for_it() -> None:
+    bench = Bench(every="2d", cooldown="1h")
+    bench.pass_time(days=9)
+    bench.triggers.due(bench.clock.at)
+    assert not emitted(bench, ScheduleDue)
+    bench.triggers.consider(bench.person(), MemorySteps())
+    end(bench)
+    bench.pass_time(days=1)
+    bench.triggers.due(bench.clock.at)
+    assert not emitted(bench, ScheduleDue)
+    bench.pass_time(days=1)
+    bench.triggers.due(bench.clock.at)
+    bench.triggers.due(bench.clock.at)
+    (event,) = emitted(bench, ScheduleDue)
+    bench.triggers.consider(event, MemorySteps())
+    assert len(grants(bench)) == 2
+
+
+def test_what_would_become_of_a_wish_is_said_and_nothing_is_changed() -> None:
+    bench = Bench()
+    assert bench.triggers.would("triage").hindrance == ""
+    assert "no training" in bench.triggers.would("assistant").hindrance
+    bench.triggers.consider(bench.person(), MemorySteps())
+    assert "is under way" in bench.triggers.would("triage").hindrance
+    assert len(grants(bench)) == 1

@@ -9,7 +9,7 @@ from noria.bootstrap.project import clock, state
 from noria.domain.alert import Alert
 from noria.domain.deployment import CommandLine
 from noria.ports import AnchorStore, ComputeEngine, Meters, ModelRegistry, RecordStore, Signer, StateStore
-from noria.settings import Engine, Policy, Project, Settings, secret
+from noria.settings import Engine, GgufModel, Policy, Project, Settings, Training, secret
 
 if TYPE_CHECKING:
     from noria.adapters.hosts.both import ProjectHost
@@ -209,6 +209,27 @@ def additions(settings: Settings, store: StateStore) -> "Additions":
         fetch=fetch,
         write_card=cards(settings, store, models).write,
     )
+
+
+def base_model(settings: Settings) -> Callable[[Training], str]:
+    """What the language model that an endpoint's training starts from is at the moment: a file, or a name elsewhere."""
+    from noria.adapters.registry.modelfiles import fingerprint
+    from noria.domain.errors import NoriaError
+
+    resolve = resolver(settings)
+
+    def look(training: Training) -> str:
+        base = training.base
+        if base is None:
+            return ""
+        if isinstance(base, GgufModel):
+            try:
+                return fingerprint(resolve(base.gguf))
+            except (NoriaError, OSError):  # it is being replaced, or was taken away: not another one yet
+                return ""
+        return f"{base.upstream}/{base.model}"
+
+    return look
 
 
 def resolver(settings: Settings) -> Callable[[str], Path]:

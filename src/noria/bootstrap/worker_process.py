@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from noria.bootstrap.judging import judges
 from noria.bootstrap.parts import (
     anchors,
+    base_model,
     cards,
     counting,
     first_versions,
@@ -195,7 +196,7 @@ def _rooms(
         judges=judges(project, store, tables, times, scorers, redact, windows.arriving),
         rules=Rules(store, times, tables, lambda: project, causes, owed),
         alerts=Alerts(store, times, causes, owed),
-        triggers=Triggers(store, tables, times, lambda: project),
+        triggers=Triggers(store, tables, times, lambda: project, base_model(settings)),
         pipeline=pipeline,
         release=release(settings, store, times, models, servers, pipeline),
         rollouts=rollouts,

@@ -22,9 +22,10 @@ from noria.cli.shared import (
     out,
     print_json,
 )
-from noria.domain.errors import InvalidProject
+from noria.domain.errors import InvalidProject, Refused
 
 if TYPE_CHECKING:
+    from noria.ports import StateStore
     from noria.settings import Settings
 
 
@@ -138,17 +139,42 @@ def apply(project: Root, yes: Yes = False, by: By = "", reason: Reason = "") -> 
 def retrain(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint whose model is trained anew.")],
     project: Root,
-    reason: Reason,
+    reason: Reason = "",
     by: By = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would become of it.")] = False,
 ) -> None:
-    """Ask for a run of the training pipeline."""
+    """Ask for a run of the training pipeline.
+
+    A reason is needed, but for a dry run.
+    """
     from noria import bootstrap
     from noria.training.asking import ask
 
     settings, state = opened(project)
+    if dry_run:
+        _would(settings, state, endpoint)
+        return
+    if not reason.strip():
+        raise Refused("A run needs a reason.", "Say --reason: it stands in the audit trail.")
     ask(state, bootstrap.clock(), settings.project, endpoint, actor(by), reason)
     waits = "" if _is_up(settings) else " Nothing runs: it begins with the next `noria up`."
     out(f"A run for {endpoint} is asked for.{waits} `noria run list` shows it.")
+
+
+def _would(settings: "Settings", state: "StateStore", endpoint: str) -> None:
+    """Say what would become of a run that is asked for now."""
+    from noria import bootstrap
+    from noria.training.sources import count_labels
+    from noria.training.triggers import Triggers
+
+    training = known(settings, endpoint).training
+    tables = bootstrap.records(settings)
+    decision = Triggers(state, tables, bootstrap.clock(), lambda: settings.project).would(endpoint)
+    if training is None or decision.hindrance:
+        out(f"No run would begin: {decision.hindrance}.")
+        raise typer.Exit(1)
+    labels = count_labels(tables, endpoint)
+    out(f"A run would begin: {training.trainer} would learn from {training.data} and {labels} labelled records.")
 
 
 def rollback(

@@ -272,3 +272,5 @@ class NotDelivered(NoriaError):
 
 class Cancelled(NoriaError):
     """Somebody stopped what was under way; it is not done again."""
+
+    code = "cancelled"

@@ -115,6 +115,30 @@ class LabelsArrived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackArrived:
+    """Enough was said of answers since the last run."""
+
+    endpoint: str
+    total: int
+
+    @property
+    def id(self) -> str:
+        return f"feedback:{self.endpoint}:{self.total}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModelChanged:
+    """The model that training starts from is another one; `base` tells which."""
+
+    endpoint: str
+    base: str
+
+    @property
+    def id(self) -> str:
+        return f"base:{self.endpoint}:{self.base}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainRequested:
     """A person asked for a run, or an endpoint without a version needs its first."""
 
@@ -241,6 +265,8 @@ Event = (
     | AlertRaised
     | ScheduleDue
     | LabelsArrived
+    | FeedbackArrived
+    | BaseModelChanged
     | RetrainRequested
     | RunStarted
     | RunFailed

@@ -14,6 +14,8 @@ class TriggerKind(StrEnum):
     ALERT = "alert"
     SCHEDULE = "schedule"
     LABELS = "labels"
+    FEEDBACK = "feedback"
+    BASE_MODEL = "base_model"
     PERSON = "person"
 
 
@@ -143,6 +145,8 @@ class TriggerCursor:
         endpoint: Endpoint.
         scheduled: Last time of the schedule that was told to the loop; None before the schedule was first seen.
         labels: Labels that were there when the last run was granted, or when labels were first counted.
+        feedback: Statements about answers, likewise.
+        base: What the model that training starts from was then; empty before it was first seen.
         postponed: Id of an alert that asked for a run while none could be granted; empty if none waits.
         declined: Id of the event that was put off or declined last, so that a repeat isn't declined twice.
         why: What stood against it.
@@ -151,6 +155,8 @@ class TriggerCursor:
     endpoint: str
     scheduled: datetime | None = None
     labels: int | None = None
+    feedback: int | None = None
+    base: str = ""
     postponed: str = ""
     declined: str = ""
     why: str = ""

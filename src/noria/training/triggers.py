@@ -14,11 +14,13 @@ from typing import Any
 
 from croniter import croniter
 
-from noria.domain.alert import Alert, AlertState
+from noria.domain.alert import Alert, AlertState, Severity
 from noria.domain.errors import InvalidProject
 from noria.domain.events import (
     AlertRaised,
+    BaseModelChanged,
     Event,
+    FeedbackArrived,
     LabelsArrived,
     RetrainRequested,
     RunStarted,
@@ -27,22 +29,13 @@ from noria.domain.events import (
 from noria.domain.run import Run, RunState, Trigger, TriggerCursor, TriggerKind
 from noria.ports import Clock, RecordStore, StateStore, Steps
 from noria.settings import Project, Training
+from noria.training.allowing import Decision, hindrance
 from noria.training.sources import count_labels
 
 LOOP = "noria"
 """The actor of what nobody asked for."""
-ASKED = (TriggerKind.BOOTSTRAP, TriggerKind.PERSON)
-"""Kinds that no cooldown holds back, and that start none."""
-Wish = AlertRaised | ScheduleDue | LabelsArrived | RetrainRequested
+Wish = AlertRaised | ScheduleDue | LabelsArrived | FeedbackArrived | BaseModelChanged | RetrainRequested
 """Events that ask for a run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of a wish: granted if there is no hindrance; `wait` if the hindrance will pass by itself."""
-
-    hindrance: str = ""
-    wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +53,10 @@ class Triggers:
     records: RecordStore
     clock: Clock
     project: Callable[[], Project]
+    base: Callable[[Training], str] = lambda _: ""
+    """What the model that training starts from is at the moment, in a few characters; empty if it starts from none."""
+    _said: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Endpoint → version of the feedback table and its statements, likewise."""
     _counted: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Endpoint → version of the feedback table and the labels counted there, so that idle tables aren't read."""
     _turn: Lock = field(default_factory=Lock)
@@ -77,7 +74,10 @@ class Triggers:
                     cursor = self.state.get(TriggerCursor, name) or TriggerCursor(endpoint=name)
                     self._postponed(cursor, endpoint.training)
                     self._labels(cursor, endpoint.training)
+                    self._feedback(cursor, endpoint.training)
+                    self._base(cursor, endpoint.training)
                     self._schedule(cursor, endpoint.training, now)
+                    self._interval(cursor, endpoint.training, now)
 
     def _in_turn(self, event: Wish) -> str:
         with self._turn:
@@ -107,6 +107,10 @@ class Triggers:
             return TriggerKind.SCHEDULE, f"the schedule came round at {event.at:%Y-%m-%d %H:%M} UTC", LOOP
         if isinstance(event, LabelsArrived):
             return TriggerKind.LABELS, f"there are {event.total} labels now", LOOP
+        if isinstance(event, FeedbackArrived):
+            return TriggerKind.FEEDBACK, f"{event.total} statements about answers are there now", LOOP
+        if isinstance(event, BaseModelChanged):
+            return TriggerKind.BASE_MODEL, "the model that training starts from is another one", LOOP
         alert = self.state.get(Alert, event.alert_id)
         return TriggerKind.ALERT, alert.summary if alert is not None else f"alert {event.alert_id}", LOOP
 
@@ -118,25 +122,14 @@ class Triggers:
             alert = self.state.get(Alert, event.alert_id)
             if alert is None or not alert.asks_for_run:
                 return None
-            if training is not None and not training.on_alert:
-                return Decision("training.on_alert is off")
+            if training is not None and (why := _unheard(alert, training)):
+                return Decision(why)
         if training is None:
             return Decision(f"{event.endpoint} has no training in noria.yaml")
         return self._hindrance(event.endpoint, training, kind)
 
     def _hindrance(self, endpoint: str, training: Training, kind: TriggerKind) -> Decision:
-        """What stands against one more run of this endpoint now."""
-        runs = self.state.find(Run, endpoint=endpoint, limit=100)
-        if under_way := next((run for run in runs if run.state is RunState.RUNNING), None):
-            return Decision(f"run {under_way.id} is under way", wait=True)
-        unasked = [run.started_at for run in runs if run.trigger.kind not in ASKED]
-        if kind in ASKED or not unasked:
-            return Decision()
-        since = self.clock.now() - max(unasked)
-        if since < training.cooldown:
-            left = timedelta(seconds=round((training.cooldown - since).total_seconds()))
-            return Decision(f"the last run that nobody asked for began {since} ago; {left} of cooldown is left", True)
-        return Decision()
+        return hindrance(self.state, endpoint, training, kind, self.clock.now())
 
     def _grant(self, endpoint: str, trigger: Trigger, run_id: str) -> None:
         """Start the run; labels are counted anew from here."""
@@ -159,7 +152,8 @@ class Triggers:
                 )
             )
             cursor = change.get(TriggerCursor, endpoint) or TriggerCursor(endpoint=endpoint)
-            change.put(replace(cursor, labels=labels, postponed=""))
+            said = None if cursor.feedback is None else self._statements(endpoint)
+            change.put(replace(cursor, labels=labels, feedback=said, postponed=""))
             change.emit(RunStarted(endpoint=endpoint, run_id=run_id))
 
     def _refuse(self, event: Wish, decision: Decision, actor: str, reason: str) -> None:
@@ -203,6 +197,54 @@ class Triggers:
         if enough and not self._hindrance(cursor.endpoint, training, TriggerKind.LABELS).hindrance:
             self._move(cursor.endpoint, LabelsArrived(endpoint=cursor.endpoint, total=total), labels=total)
 
+    def _feedback(self, cursor: TriggerCursor, training: Training) -> None:
+        """Tell the loop when enough was said of answers, at a moment when a run could be granted."""
+        if training.on_feedback is None:
+            return
+        total = self._statements(cursor.endpoint)
+        if cursor.feedback is None:
+            self._move(cursor.endpoint, feedback=total)
+        elif total - cursor.feedback >= training.on_feedback and self._free(cursor, training, TriggerKind.FEEDBACK):
+            self._move(cursor.endpoint, FeedbackArrived(endpoint=cursor.endpoint, total=total), feedback=total)
+
+    def _base(self, cursor: TriggerCursor, training: Training) -> None:
+        """Tell the loop when the model that training starts from is another one."""
+        if not training.on_base_model or not (base := self.base(training)):
+            return
+        if not cursor.base:
+            self._move(cursor.endpoint, base=base)
+        elif base != cursor.base and self._free(cursor, training, TriggerKind.BASE_MODEL):
+            self._move(cursor.endpoint, BaseModelChanged(endpoint=cursor.endpoint, base=base), base=base)
+
+    def _interval(self, cursor: TriggerCursor, training: Training, now: datetime) -> None:
+        """Tell the loop when the last run began long enough ago; before the first one nothing is due."""
+        if training.every is None:
+            return
+        newest = next(iter(self.state.find(Run, endpoint=cursor.endpoint, limit=1)), None)
+        if newest is None or now - newest.started_at < training.every:
+            return
+        if self._free(cursor, training, TriggerKind.SCHEDULE):
+            due = newest.started_at + training.every
+            self._move(cursor.endpoint, ScheduleDue(endpoint=cursor.endpoint, at=due))
+
+    def _free(self, cursor: TriggerCursor, training: Training, kind: TriggerKind) -> bool:
+        return not self._hindrance(cursor.endpoint, training, kind).hindrance
+
+    def _statements(self, endpoint: str) -> int:
+        version = self.records.snapshot("feedback")
+        known, total = self._said.get(endpoint, (-2, 0))
+        if known != version:
+            total = self.records.scan("feedback", columns=["feedback_id"], endpoint=endpoint).num_rows
+            self._said[endpoint] = (version, total)
+        return total
+
+    def would(self, endpoint: str) -> Decision:
+        """What would become of a person's wish now."""
+        known = self.project().endpoints.get(endpoint)
+        if known is None or known.training is None:
+            return Decision(f"{endpoint} has no training in noria.yaml")
+        return self._hindrance(endpoint, known.training, TriggerKind.PERSON)
+
     def _schedule(self, cursor: TriggerCursor, training: Training, now: datetime) -> None:
         """Tell the loop of the newest time of the schedule that has passed; earlier ones that were missed are one."""
         if training.schedule is None:
@@ -227,6 +269,17 @@ class Triggers:
             note.put(replace(cursor, **fields))
             if event is not None:
                 note.emit(event)
+
+
+def _unheard(alert: Alert, training: Training) -> str:
+    """Why an alert starts no run of this endpoint; empty if it may."""
+    if not training.on_alert:
+        return "training.on_alert is off"
+    if training.alert_monitors and alert.monitor not in training.alert_monitors:
+        return f"training.alert_monitors doesn't name {alert.monitor}"
+    if alert.severity.rank < Severity(training.alert_severity.value).rank:
+        return f"the alert is {alert.severity.value}; training.alert_severity asks for {training.alert_severity.value}"
+    return ""
 
 
 def run_id_of(event: Wish) -> str:

@@ -66,6 +66,12 @@ def resolve_gguf(path: str, root: Path) -> Path:
     return found
 
 
+def fingerprint(path: Path) -> str:
+    """Tells one file from the next without reading it: its size and when it was last written."""
+    stat = path.stat()
+    return hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+
+
 def check(path: Path, flavor: Flavor) -> None:
     """Look whether a model file can be what it should be.
 
