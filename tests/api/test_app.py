@@ -98,7 +98,8 @@ def test_every_error_of_the_domain_has_a_status():
     for kind in every(NoriaError):
         assert 400 <= status_of(kind("x")) < 600
     assert status_of(errors.UpstreamTimeout("x")) == 504
-    assert status_of(errors.Refused("x")) == 500
+    assert status_of(errors.Refused("x")) == 409
+    assert status_of(errors.StorageCorrupted("x")) == 500
     assert set(STATUS.values()) >= {400, 404, 413, 415, 502, 503, 504}
 
 

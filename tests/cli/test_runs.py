@@ -12,8 +12,6 @@ from noria.cli import app
 from noria.domain.errors import UnknownModel
 from noria.domain.run import Progress, Run, RunState, StepDone, Trigger, TriggerKind
 
-AT = datetime.now(UTC) - timedelta(minutes=2)
-
 
 def run(project: Path, *words: str) -> Result:
     return CliRunner().invoke(app, ["--project", str(project), "run", *words])
@@ -21,16 +19,17 @@ def run(project: Path, *words: str) -> Result:
 
 @pytest.fixture
 def training(project: Path) -> Path:
+    at = datetime.now(UTC) - timedelta(minutes=2, seconds=5)
     trigger = Trigger(kind=TriggerKind.ALERT, cause="alert:1", actor="noria", reason="the texts changed")
     told = Progress(
-        step="train", since=AT, at=AT + timedelta(seconds=30), done=25, of=100, message="step 25", numbers={"loss": 0.4}
+        step="train", since=at, at=at + timedelta(seconds=30), done=25, of=100, message="step 25", numbers={"loss": 0.4}
     )
-    step = StepDone(name="labels", started_at=AT, finished_at=AT + timedelta(seconds=3), summary="200 labels")
-    steps = (step, *(StepDone(name=name, started_at=AT, finished_at=AT) for name in ("snapshot", "validate")))
+    step = StepDone(name="labels", started_at=at, finished_at=at + timedelta(seconds=3), summary="200 labels")
+    steps = (step, *(StepDone(name=name, started_at=at, finished_at=at) for name in ("snapshot", "validate")))
     with bootstrap.state(bootstrap.settings(project)).note() as note:
         note.put(
             Run(
-                id="triage-1", endpoint="triage", trigger=trigger, state=RunState.RUNNING, started_at=AT, steps=steps,
+                id="triage-1", endpoint="triage", trigger=trigger, state=RunState.RUNNING, started_at=at, steps=steps,
                 model="triage", progress=told, cost_usd=1.5,
             )
         )  # fmt: skip
