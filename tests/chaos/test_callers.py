@@ -107,7 +107,7 @@ async def test_a_caller_who_reads_at_a_crawl_is_given_up(plane: DataPlane, accou
     async with answering(plane, Patient()):
         crawlers = [asyncio.create_task(callers.crawl(path, json.dumps(body).encode())) for _ in range(AT_ONCE)]
         await until(lambda: all(told.status for told in callers.told) and len(callers.told) == AT_ONCE)
-        assert plane.connections("api-0") >= AT_ONCE
+        assert plane.connections("api-0") > 0  # one that was slower still may have been given up already
         await load(others, 80)
         await until(lambda: plane.connections("api-0") == 0)
         await plane.settle()

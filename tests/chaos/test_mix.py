@@ -159,7 +159,12 @@ class Disturber:
         self.plane.spools.touch()
         await asyncio.sleep(0.2)
         self.plane.spools.unlink()
-        aside.rename(self.plane.spools)
+        try:
+            aside.rename(self.plane.spools)
+        except OSError:  # an API process that was just starting has made the folder anew
+            for file in aside.iterdir():
+                file.rename(self.plane.spools / file.name)
+            aside.rmdir()
 
     async def move_a_route(self) -> None:
         self.version += 1

@@ -10,10 +10,12 @@ from playwright.sync_api import Browser, Page
 from starlette.applications import Starlette
 
 from fakes.chromium import CHROMIUM
+from fakes.lineage import EmptyLog
 from fakes.state import FakeState
 from fakes.story import ALERT, NOW, PROJECT, StoppedClock, before, drift_rows, route, tell
 from noria.api.console import routes
 from noria.domain.status import Heartbeat
+from noria.governance.lineage import Lineage
 
 PAGES = ("/", "/endpoints/triage", "/runs", "/runs/run-3", "/verdicts/triage/3", "/verdicts/triage/2", "/audit")
 
@@ -50,7 +52,9 @@ def site() -> Iterator[Site]:
     clock = StoppedClock()
     state = FakeState(clock)
     tell(state)
-    app = Starlette(routes=list(routes(state, lambda _: drift_rows(), lambda: PROJECT, clock)))
+    app = Starlette(
+        routes=list(routes(state, lambda _: drift_rows(), lambda: PROJECT, clock, Lineage(state, EmptyLog()).trace))
+    )
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
