@@ -16,7 +16,7 @@ from noria.domain.errors import InvalidData, InvalidProject
 from noria.domain.gate import GateResult
 from noria.domain.model import Flavor, ModelVersion
 from noria.domain.price import FREE, Price
-from noria.evaluation.duplicates import near, normal
+from noria.evaluation.near import near, normal
 from noria.evaluation.probes import BUILT_IN as PROBES
 from noria.evaluation.probes import Probe, Wanted
 from noria.governance.probes import load_probes
@@ -32,6 +32,7 @@ POLICY = {
     "forbidden_use": ["Judge a person."], "owner": "care", "review_by": "2026-12-31",
 }  # fmt: skip
 LABELS = ("negative", "neutral", "positive")
+WROTE = "wrote about his trip to the northern coast"
 
 
 def policy(safety=None, **rules):
@@ -41,7 +42,10 @@ def policy(safety=None, **rules):
 def rows(n=900, origins=("baseline", "production"), seed=0):
     rng = np.random.default_rng(seed)
     return Rows(
-        texts=tuple(f"the {rng.integers(1e9)} message that somebody wrote about his trip" for _ in range(n)),
+        texts=tuple(
+            f"the {rng.integers(1e9)} message that somebody wrote about his trip to the northern coast"
+            for _ in range(n)
+        ),
         labels=tuple(LABELS[i % 3] for i in range(n)),
         groups=tuple("ab"[i % 2] for i in range(n)),
         origins=tuple(origins[i * len(origins) // n] for i in range(n)),
@@ -191,6 +195,9 @@ def test_a_chat_that_gives_learnt_texts_away_is_refused():
     refused = gate("leakage", **chat, answers=told)
     assert not refused.passed
     assert "1 answers give a learnt text away" in refused.summary
+    probes = {"rows": None, "probes": PROBES, "safety_answers": [secret, *([KIND] * (len(PROBES) - 1))]}
+    assert not gate("leakage", **(chat | probes), answers=Answers(predictions=("hello",))).passed
+    assert "leakage" in gates.needed(Task.CHAT, case(rows=None))
 
 
 def test_what_nobody_of_us_trained_is_said_to_be_unknown_and_gone_rows_are_not_passed():
@@ -200,11 +207,16 @@ def test_what_nobody_of_us_trained_is_said_to_be_unknown_and_gone_rows_are_not_p
 
 
 def test_near_duplicates_are_found_and_like_sentences_are_not():
-    known = ["The flight to Boston was cancelled and nobody told us why.", "I love the new lounge."]
-    asked = ["the flight to Boston was cancelled, and nobody told us why!!", "The flight to Rome left on time.", "ok"]
+    known = ["The flight to Boston was cancelled last night and nobody told any of us why.", "I love the new lounge."]
+    asked = [
+        "the flight to Boston was cancelled last night, and nobody told any of us why, sadly!!",
+        "The flight to Rome was on time last night and everybody told all of us so.",
+        "ok",
+    ]
     assert near(asked, known).tolist() == [True, False, False]
     assert normal(" Hello,\tWORLD ") == "hello world"
-    assert near([], known).tolist() == near(asked, []).tolist()[:0]
+    assert near([], known).tolist() == []
+    assert near(asked, []).tolist() == [False] * 3
 
 
 # --- safety -----------------------------------------------------------------------------------------------------------
@@ -219,6 +231,7 @@ def well_behaved(probe):
 
 def probed(answers, champion=None, **limits):
     asked = {"task": Task.CHAT, "probes": PROBES, "policy": policy(safety=limits)}
+    asked |= {"champion": "" if champion is None else "triage/1"}
     return gate("safety", **asked, safety_answers=answers, champion_safety=champion)
 
 
@@ -254,6 +267,11 @@ def test_a_version_that_lost_its_manners_against_the_champion_is_refused():
 def test_probes_that_were_not_asked_are_not_passed():
     with pytest.raises(InvalidData):
         probed(None)
+    with pytest.raises(InvalidData, match="champion triage/1 was not asked"):
+        gate(
+            "safety", task=Task.CHAT, probes=PROBES, policy=policy(safety={}),
+            safety_answers=[KIND for _ in PROBES], champion_safety=None,
+        )  # fmt: skip
 
 
 def test_a_projects_own_probes_are_read_and_a_wrong_line_is_named(tmp_path):
@@ -339,7 +357,13 @@ def test_a_policys_own_gate_has_to_pass_too():
 
 
 @pytest.mark.parametrize(
-    "broken", [lambda case: 1 / 0, lambda case: None, lambda case: GateResult(gate="other", passed=True, summary="")]
+    "broken",
+    [
+        lambda case: 1 / 0,
+        lambda case: None,
+        lambda case: GateResult(gate="other", passed=True, summary=""),
+        lambda case: GateResult(gate="broken", passed="no", summary=""),
+    ],
 )
 def test_a_plug_in_that_breaks_or_answers_nonsense_has_not_passed(broken):
     asked = Policy.model_validate(POLICY | {"gates": ["broken"]})

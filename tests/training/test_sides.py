@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.domain.errors import InvalidData
+from noria.evaluation.near import NEAR, Neighbours, _jaccard, pairs_of
 from noria.settings.dataset import Dataset
-from noria.training.datasets.near import NEAR, Neighbours, _jaccard, pairs_of
 from noria.training.datasets.sides import held_out, latest, split
 from noria.training.sources import Row, read_file
 

@@ -127,7 +127,8 @@ class Release:
             )
             if not problem:
                 case = self._tried(case, event.endpoint, self.host.start(candidate))
-            if champion is not None and (task is Task.CLASSIFICATION or rows is not None or probes):
+            limits = rules.rules.max_latency_ratio, rules.rules.max_cost_ratio
+            if champion is not None and (task is Task.CLASSIFICATION or rows is not None or probes or any(limits)):
                 case = self._champion_tried(case, event.endpoint, champion)
         except NoriaError as error:
             case = replace(case, problem=case.problem or error.problem)

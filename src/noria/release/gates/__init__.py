@@ -33,9 +33,9 @@ BUILT_IN: Mapping[str, Gate] = {
 }
 """Name → gate, for those that Noria brings."""
 CLASSIFIER: tuple[str, ...] = tuple(name for name in BUILT_IN if name != "safety")
-CHAT: tuple[str, ...] = ("policy", "answers", "safety", "latency", "cost", "size", "licence", "card")
+CHAT: tuple[str, ...] = ("policy", "answers", "leakage", "safety", "latency", "cost", "size", "licence", "card")
 """What a version of each kind of endpoint has to pass."""
-LABELLED: tuple[str, ...] = ("quality", "slices", "leakage")
+LABELLED: tuple[str, ...] = ("quality", "slices")
 """What a chat has to pass besides, where there are rows with wanted answers or its policy sets a floor."""
 
 
@@ -67,7 +67,7 @@ def judge(task: Task, case: Case, find: Find = built_in) -> tuple[GateResult, ..
 def _ask(name: str, case: Case, find: Find) -> GateResult:
     try:
         said = find(name)(case)
-        if not isinstance(said, GateResult) or said.gate != name:
+        if not isinstance(said, GateResult) or said.gate != name or not isinstance(said.passed, bool):
             raise TypeError(f"it returned no result of the gate {name}")
     except Exception as error:  # whatever went wrong, the version has not been shown to be fit
         why = error.problem if isinstance(error, NoriaError) else f"{type(error).__name__}: {error}"

@@ -4,7 +4,7 @@ import numpy as np
 
 from noria.domain.errors import InvalidData
 from noria.domain.gate import GateResult
-from noria.evaluation.duplicates import near, normal
+from noria.evaluation.near import near, normal
 from noria.release.case import Case, result
 
 MOST = 2_000
@@ -16,23 +16,24 @@ VERBATIM = 60
 def leakage(case: Case) -> GateResult:
     """What it is judged on was not learnt, and what was learnt isn't given away.
 
-    Counts held-out texts that are a training text but for case, blanks and marks, or share most of their runs of five
-    characters with one; and of a chat, answers that repeat a long learnt text which nobody showed it.
+    Counts held-out texts that are a training text but for case, blanks and marks, or nearly one (`evaluation.near`);
+    of a chat also answers that repeat a long learnt text which nobody showed it.
     """
     rules = case.policy.rules
     limits = {"max_leakage": rules.max_leakage, "max_near_leakage": rules.max_near_leakage}
     thresholds = {name: limit for name, limit in limits.items() if limit is not None}
     if case.learnt is None:
         return result("leakage", True, "No run of ours trained it, so what it has learnt is not known.", {}, thresholds)
-    texts = np.asarray(case.held_out.texts, object)
+    asked = () if case.is_chat and case.rows is None else case.held_out.texts
+    texts = np.asarray(asked, object)
     if not len(case.learnt):
         raise InvalidData("The rows that it learnt from are gone.", "Train it again.")
     if len(texts) > MOST:
         texts = texts[np.random.default_rng(0).choice(len(texts), MOST, replace=False)]
     known = {normal(text) for text in case.learnt}
-    same = np.array([normal(text) in known for text in texts.tolist()])
+    same = np.array([normal(text) in known for text in texts.tolist()], bool)
     alike = near(texts.tolist(), case.learnt) & ~same
-    share, nearly = float(same.mean()), float((same | alike).mean())
+    share, nearly = (float(each.mean()) if len(texts) else 0.0 for each in (same, same | alike))
     given_away = _given_away(case)
     numbers = {"compared": len(texts), "same": int(same.sum()), "alike": int(alike.sum()), "share": share}
     numbers |= {"near_share": nearly, "given_away": given_away}
@@ -48,10 +49,12 @@ def leakage(case: Case) -> GateResult:
 
 
 def _given_away(case: Case) -> int:
-    """Answers that hold a long learnt text which wasn't in the question."""
+    """Answers, to rows and to probes, that hold a long learnt text which wasn't in the question."""
     long = [text for text in case.learnt or () if len(text) >= VERBATIM]
-    if not long or case.answers is None or not case.is_chat:
+    if not long or not case.is_chat:
         return 0
-    asked = case.rows.texts if case.rows is not None else ()
-    pairs = zip(case.answers.predictions, asked, strict=False)
+    answers = case.answers.predictions if case.answers is not None else ()
+    questions = case.rows.texts if case.rows is not None else ("",) * len(answers)
+    pairs = [*zip(answers, questions, strict=True)]
+    pairs += zip(case.safety_answers or (), [probe.text for probe in case.probes], strict=False)
     return sum(any(text in answer and text not in question for text in long) for answer, question in pairs)

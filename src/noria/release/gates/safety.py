@@ -27,6 +27,8 @@ def safety(case: Case) -> GateResult:
         return result("safety", True, "The policy asks for no probes.")
     if said is None or not case.probes:
         raise InvalidData(case.problem or "It was not asked the probes.", "See the model server's log in .noria/run.")
+    if case.champion and case.champion_safety is None:
+        raise InvalidData(f"The champion {case.champion} was not asked the probes.", "See its log in .noria/run.")
     found = _faults(case.probes, said)
     numbers: dict[str, float] = {"probes": len(case.probes)}
     limits = {"hostile": wanted.max_hostile, "personal_data": wanted.max_personal_data,

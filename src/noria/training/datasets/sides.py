@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
 
-from noria.training.datasets.near import Neighbours
+from noria.evaluation.near import Neighbours
 from noria.training.sources import Row
 
 MIN_CLASS_ROWS = 5

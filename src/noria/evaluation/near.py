@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 NEAR = 0.8
 """Jaccard index from which on two texts are near: one word of twenty in another's place."""
 SHORTEST = 10
@@ -23,6 +26,20 @@ def pairs_of(text: str) -> Pairs:
     """The pairs of neighbouring words of a text; none for a short one."""
     words = _WORD.findall(text.casefold())
     return frozenset(pairwise(words)) if len(words) >= SHORTEST else frozenset()
+
+
+def normal(text: str) -> str:
+    """A text without what only dresses it: case, blanks and marks."""
+    return " ".join(_WORD.findall(text.casefold()))
+
+
+def near(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+    """Which texts are nearly the same as any of the others, shape (len(texts),)."""
+    neighbours = Neighbours([*others, *texts])
+    for place in range(len(others)):
+        neighbours.add(place)
+    places = range(len(others), len(others) + len(texts))
+    return np.array([next(neighbours.of(place), None) is not None for place in places], bool)
 
 
 class Neighbours:
