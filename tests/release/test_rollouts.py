@@ -1,6 +1,7 @@
 """Rollouts on a stage: what the worker does with a passed verdict, with traffic, with deaths and with people."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from fakes.release import immediately, passed_verdict
 from noria.domain.audit import broken_at
 from noria.domain.endpoint import Role, Route, Wire
 from noria.domain.errors import Refused, UnknownEndpoint
-from noria.domain.events import GatePassed, RolledBack, VersionPromoted
+from noria.domain.events import CandidateRegistered, GatePassed, RolledBack, VersionPromoted
 from noria.domain.gate import Verdict
 from noria.domain.model import Alias
 from noria.domain.rollout import Arm, Rollout, Stage
@@ -112,6 +113,31 @@ def test_without_a_passed_verdict_nothing_begins(scene):
             begin(scene, verdict_id)
     assert scene.state.get(Route, "triage") is None
     assert scene.host.up == {}
+
+
+def test_a_verdict_against_a_version_that_serves_no_more_is_not_acted_on_but_judged_anew(scene):
+    decide(scene, "1")
+    before = scene.state.get(Route, "triage")
+    outdated = decide(scene, "2", champion="triage/77")
+    assert scene.state.get(Route, "triage") == before
+    assert scene.state.get(Rollout, outdated) is None
+    [again] = [event for event in scene.state.pending_events() if isinstance(event, CandidateRegistered)]
+    assert (again.model, again.version, again.again) == ("triage", "2", outdated)
+    said = list(scene.state.audit_trail())[-1]
+    assert (said.action, said.reason) == ("verdict.outdated", "it was compared with triage/77, and triage/1 serves now")
+    begin(scene, outdated)  # told again: still one new judgement
+    assert len([event for event in scene.state.pending_events() if isinstance(event, CandidateRegistered)]) == 1
+    decide(scene, "2", champion="triage/1")
+    assert [target.role for target in scene.state.get(Route, "triage").targets] == [Role.CHAMPION, Role.SHADOW]
+
+
+def test_what_a_person_allowed_by_name_is_acted_on_whatever_served_then(scene):
+    decide(scene, "1")
+    allowed = replace(passed_verdict("2", champion="triage/77"), override_by="ada", override_reason="known")
+    with scene.state.note() as note:
+        note.put(allowed)
+    begin(scene, allowed.id)
+    assert scene.state.get(Rollout, allowed.id).stage is Stage.SHADOW
 
 
 def test_a_beginning_that_is_told_again_changes_nothing(scene):

@@ -11,10 +11,11 @@ from datetime import datetime
 
 from noria.domain.endpoint import Role, Route, Target
 from noria.domain.errors import Conflict, NoriaError, Refused
-from noria.domain.events import GatePassed, RolledBack, VersionPromoted
+from noria.domain.events import CandidateRegistered, GatePassed, RolledBack, VersionPromoted
 from noria.domain.experiment import Experiment
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
+from noria.domain.run import Run
 from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
 from noria.release import routes
 from noria.release.account import ACTOR, ended, evidence, experiment_under_way, under_way
@@ -86,6 +87,9 @@ class Rollouts:
             return known.stage is Stage.STARTING
         if route.champion.ref == f"{verdict.model}/{verdict.version}":
             return False
+        if verdict.champion not in ("", route.champion.ref) and not verdict.override_by:
+            self._judge_again(verdict, route.champion.ref)
+            return False
         older = under_way(self.state, verdict.endpoint)
         if older is not None:
             self._supersede(route, older, verdict)
@@ -95,6 +99,29 @@ class Rollouts:
         with self.state.note() as note:
             note.put(self._starting(verdict, self.clock.now()))
         return True
+
+    def _judge_again(self, verdict: Verdict, champion: str) -> None:
+        """A verdict against a version that serves no more says nothing of the one that does: the gates decide anew."""
+        ref = f"{verdict.model}/{verdict.version}"
+        runs = self.state.find(Run, endpoint=verdict.endpoint)
+        run = next((each.id for each in runs if (each.model, each.version) == (verdict.model, verdict.version)), "")
+        reason = f"it was compared with {verdict.champion}, and {champion} serves now"
+        with self.state.change(
+            ACTOR,
+            "verdict.outdated",
+            ref,
+            reason=reason,
+            evidence={"endpoint": verdict.endpoint, "verdict": verdict.id},
+        ) as change:
+            change.emit(
+                CandidateRegistered(
+                    endpoint=verdict.endpoint,
+                    model=verdict.model,
+                    version=verdict.version,
+                    run_id=run,
+                    again=verdict.id,
+                )
+            )
 
     def _supersede(self, route: Route, older: Rollout, by: Verdict) -> None:
         why = f"superseded by {by.model}/{by.version}, which passed its gates meanwhile"
