@@ -14,6 +14,7 @@ from noria.domain.events import CandidateRegistered, GatePassed, RolledBack, Ver
 from noria.domain.gate import Verdict
 from noria.domain.model import Alias
 from noria.domain.rollout import Arm, Rollout, Stage
+from noria.release import routes
 from noria.release.manual import Manual
 
 
@@ -429,6 +430,28 @@ def test_a_foreign_change_of_the_champion_alias_is_put_back_and_accounted_for(sc
     assert (last.actor, last.action, last.subject) == ("noria", "alias.reverted", "triage@champion")
     assert last.evidence == {"endpoint": "triage", "found": version or "", "restored": "2"}
     assert scene.rollouts.foreign_alias("triage") is False
+
+
+def test_an_alias_that_follows_a_promotion_while_the_guard_looks_is_no_foreign_change(scene, monkeypatch):
+    decide(scene, "1")
+    decide(scene, "2")
+    asked = scene.registry.aliases
+
+    def promoted_meanwhile(name):
+        """The other lane has moved the route and the alias, and not yet written down that it told the registry."""
+        monkeypatch.setattr(scene.registry, "aliases", asked)
+        route = scene.state.get(Route, "triage")
+        candidate = next(target for target in route.targets if target.role is Role.SHADOW)
+        with scene.state.change("noria", "version.promoted", "triage/2") as change:
+            change.put(routes.promoted(route, candidate, "hash"))
+        scene.registry.set_alias("triage", Alias.CHAMPION, "2")
+        return asked(name)
+
+    scene.rollouts.tick("triage")
+    monkeypatch.setattr(scene.registry, "aliases", promoted_meanwhile)
+    assert not scene.rollouts.foreign_alias("triage")
+    assert scene.registry.aliases("triage")["champion"] == "2"
+    assert not [event for event in scene.state.audit_trail() if event.action == "alias.reverted"]
 
 
 def test_an_alias_that_noria_has_not_moved_yet_is_no_foreign_change(scene):

@@ -62,6 +62,8 @@ class Aliases:
         found = self.registry.aliases(champion.model).get(Alias.CHAMPION, "")
         if found == champion.version:
             return False
+        if self.state.get(Route, endpoint) != route:
+            return False  # the route moved on while the registry was asked, and `follow` with it
         told = self.state.get(Mirrored, endpoint)
         if told is None or told.champion != champion.ref:
             return False  # the route moved on since `follow`; the next turn tells the registry
