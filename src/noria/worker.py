@@ -22,6 +22,7 @@ from noria.adapters.processes import when_parent_is_gone
 from noria.adapters.spool.file import discover
 from noria.adapters.spool.recovery import close_orphans
 from noria.bootstrap import Loop
+from noria.bootstrap.approving import tell_of_approvals
 from noria.domain.errors import AlreadyRunning, NoriaError, NotDelivered, StorageCorrupted
 from noria.domain.status import AppliedProject, Heartbeat, SpoolStatus
 from noria.tables import SCHEMAS
@@ -71,6 +72,7 @@ class Worker:
             ("look for late labels", LATE_LABELS_S, self._look_for_late_labels),
             ("hand events to their workflows", 0.1, self._dispatch),
             ("look at schedules and labels", 1.0, self._look_at_triggers),
+            ("look after approvals", 2.0, self._look_after_approvals),
             ("heartbeat", 1.0, self._heartbeat),
             ("see whether the project changed", 1.0, self._see_project),
             ("end what dead processes left open", 5.0, self._close_orphans),
@@ -173,6 +175,9 @@ class Worker:
 
     def _look_at_triggers(self) -> None:
         self.loop.rooms.triggers.due(self.loop.clock.now())
+
+    def _look_after_approvals(self) -> None:
+        tell_of_approvals(self.loop.approvals, self.loop.rooms.alerts)
 
     def _guard_aliases(self) -> None:
         for endpoint in self.loop.settings.project.endpoints:

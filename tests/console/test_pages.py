@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from starlette.applications import Starlette
@@ -12,8 +13,9 @@ from starlette.testclient import TestClient
 
 from fakes.lineage import EmptyLog
 from fakes.state import FakeState
-from fakes.story import PROJECT, XSS, StoppedClock, drift_rows, route, tell
+from fakes.story import PASSED, PROJECT, XSS, StoppedClock, drift_rows, route, tell
 from noria.api.console import routes
+from noria.domain.approval import Approval, ApprovalState
 from noria.governance.lineage import Lineage
 
 PAGES = ("/", "/endpoints/triage", "/endpoints/assistant", "/runs", "/runs/run-2", "/runs/run-3", "/verdicts/triage/2",
@@ -252,3 +254,30 @@ def test_viewers_who_ask_at_the_same_time_share_one_reading_of_the_state(
         change.put(route(weight=10))
     assert "canary 3: 10 %" in site.text("/")
     assert len(reads) == 2 * once
+
+
+def test_a_verdict_that_waits_says_for_whom_and_later_who_approved_it(site: Site) -> None:
+    waits = Approval(
+        verdict_id=PASSED.id, endpoint="triage", state=ApprovalState.WAITING, asked_at=PASSED.decided_at,
+        expires_at=PASSED.decided_at + timedelta(days=3), people=("ada", f"grace{XSS}"), requested_by=("bob",),
+    )  # fmt: skip
+    with site.state.note() as note:
+        note.put(replace(PASSED, needs_approval=True))
+        note.put(waits)
+    path = f"/verdicts/{PASSED.id}"
+    page = site.text(path)
+    assert "waits for ada or grace" in page
+    assert f"noria verdict approve {PASSED.id}" in page
+    assert XSS not in site.client.get(path).text
+    assert "triage/3 waiting" in site.text("/")
+    assert "waits for approval by ada" in site.text("/")
+    assert "waiting" in site.text("/endpoints/triage")
+    with site.state.note() as note:
+        note.put(waits.decided(ApprovalState.APPROVED, "ada", PASSED.decided_at, "the numbers hold"))
+    page = site.text(path)
+    assert "approved by ada" in page
+    assert "the numbers hold" in page
+    assert "waits for" not in page
+    with site.state.note() as note:
+        note.put(waits.decided(ApprovalState.REFUSED, "ada", PASSED.decided_at, "wrong tone"))
+    assert "gets no traffic: refused by ada: wrong tone" in site.text(path)

@@ -10,6 +10,7 @@ import pytest
 from fakes.state import FakeState
 from fakes.story import StoppedClock
 from noria.domain.alert import Alert, AlertState, Example
+from noria.domain.approval import Approval, ApprovalState
 from noria.domain.errors import UnknownTrace
 from noria.domain.events import AlertRaised
 from noria.domain.gate import GateResult, Verdict
@@ -153,6 +154,26 @@ def test_who_overrode_the_gates_is_named(state: FakeState, log: Log) -> None:
         note.put(overridden)
     approver = the(Lineage(state, log).trace("r1"), Kind.APPROVER)
     assert (approver.id, approver.says) == ("ada", "ada allowed what the gates refused: we know better")
+
+
+def test_who_approved_a_version_is_named_and_that_nobody_has_yet_is_said(state: FakeState, log: Log) -> None:
+    waits = Approval(
+        verdict_id=VERDICT.id, endpoint="triage", state=ApprovalState.WAITING, asked_at=AT,
+        expires_at=AT + timedelta(days=3), requested_by=("bob",),
+    )  # fmt: skip
+    with state.note() as note:
+        note.put(replace(VERDICT, needs_approval=True))
+        note.put(waits)
+    assert "Waits for approval by anybody but bob until 2026-11-26 14:00 UTC." in losses(
+        Lineage(state, log).trace("r1")
+    )
+    with state.note() as note:
+        note.put(waits.decided(ApprovalState.APPROVED, "ada", AT + timedelta(hours=1), "the numbers hold"))
+    found = Lineage(state, log).trace("r1")
+    approver = the(found, Kind.APPROVER)
+    assert (approver.id, approver.says) == ("ada", "ada approved it: the numbers hold")
+    assert (approver.at, approver.facts["requested_by"]) == (AT + timedelta(hours=1), ["bob"])
+    assert the(found, Kind.VERDICT).facts["standing"] == "approved"
 
 
 def test_who_added_a_version_that_no_run_made_is_named(state: FakeState, log: Log) -> None:

@@ -1,6 +1,6 @@
 """Policy files: what they say, what is wrong with them, and what changes their hash."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -65,3 +65,17 @@ def test_a_policy_that_is_not_there_is_named(tmp_path):
 def test_a_policy_is_good_on_its_last_day_and_expired_on_the_next():
     assert not expired("2027-12-31", date(2027, 12, 31))
     assert expired("2027-12-31", date(2028, 1, 1))
+
+
+def test_a_policy_asks_people_only_where_it_says_so(tmp_path):
+    assert load_policy(written(tmp_path, TEXT))[0].approval is None
+    asking, _ = load_policy(written(tmp_path, f"{TEXT}approval: {{people: [' ada '], expires: 36h}}\n"))
+    assert asking.approval.people == ("ada",)
+    assert (asking.approval.expires, asking.approval.four_eyes) == (timedelta(hours=36), True)
+    assert load_policy(written(tmp_path, f"{TEXT}approval: {{}}\n"))[0].approval.expires == timedelta(days=3)
+
+
+@pytest.mark.parametrize("wrong", ["{expires: 0s}", "{people: ['']}", "{roles: [owner]}", "{four_eyes: perhaps}"])
+def test_a_mistake_in_what_it_asks_of_people_is_named_with_its_place(tmp_path, wrong):
+    with pytest.raises(InvalidProject, match=r"policies/triage\.yaml:9: approval"):
+        load_policy(written(tmp_path, f"{TEXT}approval: {wrong}\n"))

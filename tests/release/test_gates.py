@@ -1,6 +1,6 @@
 """Gates and verdicts: what passes, what is refused and why, on versions with made-up answers."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
@@ -8,13 +8,16 @@ import pytest
 from fakes.registry import FakeRegistry
 from fakes.release import HandClock, Servers, StageHost, immediately, passed_verdict
 from fakes.state import FakeState
+from noria.domain.approval import Approval, ApprovalState
 from noria.domain.audit import broken_at
 from noria.domain.endpoint import Wire
 from noria.domain.errors import InvalidProject, Refused
 from noria.domain.events import CandidateRegistered, GateFailed, GatePassed
 from noria.domain.gate import Verdict
+from noria.domain.run import Run, RunState, Trigger, TriggerKind
 from noria.release import routes
 from noria.release.account import keep
+from noria.release.approvals import Approvals
 from noria.release.case import Case, Rows
 from noria.release.gates import CLASSIFIER, judge
 from noria.release.gates.parity import groups
@@ -403,3 +406,48 @@ def test_an_override_needs_a_name_a_reason_and_a_refusal(house):
     ]:
         with pytest.raises(Refused, match=says):
             manual.override(verdict_id, person, reason)
+
+
+# --- where people have the last word --------------------------------------------------------------------------------
+
+
+def asking(**approval):
+    return Policy.model_validate(POLICY | {"approval": approval})
+
+
+def test_what_passed_waits_where_the_policy_asks_for_approval_and_the_loop_is_not_told(house):
+    house.rules = asking(people=["ada"], expires="2d")
+    trigger = Trigger(kind=TriggerKind.PERSON, cause="c", actor="bob", reason="new words")
+    with house.state.note() as note:
+        note.put(
+            Run(id="r", endpoint="triage", trigger=trigger, state=RunState.SUCCEEDED, started_at=house.clock.now())
+        )
+    verdict = house.judge(house.add(model(house.rows, 0.8, 1)))
+    assert verdict.passed, verdict.reasons
+    assert verdict.needs_approval
+    approval = house.state.get(Approval, verdict.id)
+    assert (approval.state, approval.people, approval.requested_by) == (ApprovalState.WAITING, ("ada",), ("bob",))
+    assert approval.expires_at - approval.asked_at == timedelta(days=2)
+    assert house.state.pending_events() == []
+    [account] = house.state.audit_trail()
+    assert (account.action, account.evidence["waits_for"]) == ("verdict.passed", "ada")
+    assert "waits for approval by ada" in account.reason
+
+
+def test_a_verdict_that_is_told_again_after_it_was_approved_asks_nobody_again(house):
+    house.rules = asking()
+    number = house.add(model(house.rows, 0.8, 1))
+    verdict = house.judge(number)
+    Approvals(house.state, house.clock).approve(verdict.id, "ada", "good")
+    house.judge(number)
+    assert house.state.get(Approval, verdict.id).state is ApprovalState.APPROVED
+    assert [type(e) for e in house.state.pending_events()] == [GatePassed]
+
+
+def test_nobody_is_asked_to_approve_what_the_gates_refused(house):
+    house.rules = asking()
+    verdict = house.judge(house.add(model(house.rows, 0.4, 1)))
+    assert not verdict.passed
+    assert not verdict.needs_approval
+    assert house.state.get(Approval, verdict.id) is None
+    assert [type(e) for e in house.state.pending_events()] == [GateFailed]

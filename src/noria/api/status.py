@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from noria.domain.alert import Alert, AlertState, Silence, silenced
+from noria.domain.approval import Approval, obstacle, standing
 from noria.domain.audit import AuditHead
 from noria.domain.endpoint import Route, Target
 from noria.domain.gate import Verdict
@@ -45,7 +46,7 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
           `rollout`, `verdict`.
         - `alerts`: those that fire, each with `how_sure` in words and `silenced`, the id of what silences it.
         - `runs`, `rollouts`, `verdicts`: the newest, newest first; a run has `seconds`,
-          a rollout `finished`, a verdict `passed` and `reasons` beside its own fields.
+          a rollout `finished`, a verdict what `verdict_status` says beside its own fields.
         - `worker`: `alive`, `at`, `age_seconds`, `pid`, `spools` (each with `unshipped`), `unshipped`, `open_intents`,
           `hosts`, `telemetry`, `notifiers`, `problems`; not alive and empty if it was never seen.
         - `audit`: `events` (how many), `newest` (newest first).
@@ -73,7 +74,7 @@ def loop_status(state: StateStore, project: Project | None, clock: Clock) -> dic
         "alerts": _alerts(state, alerts, now),
         "runs": [run_status(r, now) for r in runs],
         "rollouts": [rollout_status(r) for r in rollouts],
-        "verdicts": [verdict_status(v) for v in verdicts],
+        "verdicts": [verdict_status(v, state.get(Approval, v.id)) for v in verdicts],
         "worker": _worker(state.get(Heartbeat, "worker"), now),
         "audit": audit_status(state),
     }
@@ -107,9 +108,23 @@ def rollout_status(rollout: Rollout) -> dict[str, Any]:
     return {**plain(rollout), "finished": rollout.stage.finished}
 
 
-def verdict_status(verdict: Verdict) -> dict[str, Any]:
-    """A verdict with what it comes to (`passed`) and why not (`reasons`)."""
-    return {**plain(verdict), "passed": verdict.passed, "reasons": list(verdict.reasons)}
+def verdict_status(verdict: Verdict, approval: Approval | None) -> dict[str, Any]:
+    """A verdict with what it comes to.
+
+    Returns:
+        Its own fields, `passed` (whether its gates did, or somebody overrode them), `reasons` (why they didn't),
+        `standing` (passed, refused, overridden; where people are asked: waiting, approved, refused, expired),
+        `obstacle` (why it allows no traffic, empty if it does) and `approval` (None if nobody is asked), with `whom`:
+        for whom it waits.
+    """
+    return {
+        **plain(verdict),
+        "passed": verdict.passed,
+        "reasons": list(verdict.reasons),
+        "standing": standing(verdict, approval),
+        "obstacle": obstacle(verdict, approval),
+        "approval": None if approval is None else {**plain(approval), "whom": approval.whom},
+    }
 
 
 def audit_status(state: StateStore, newest: int = NEWEST) -> dict[str, Any]:

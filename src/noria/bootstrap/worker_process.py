@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
     from noria.ports import ComputeEngine, EntityReader, Workflows
+    from noria.release.approvals import Approvals
     from noria.release.fleet import Fleet
     from noria.serving.log.redaction import Redactor
     from noria.serving.log.shipping import Shipper
@@ -61,6 +62,7 @@ class Loop:
     anchors: "Anchors"
     rooms: "Rooms"
     telling: "Telling"
+    approvals: "Approvals"
     fleet: "Fleet"
     first: "FirstVersions"
     workflows: "Workflows"
@@ -84,6 +86,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
     from noria.monitoring.alerts import Telling
     from noria.monitoring.late import LateLabels
     from noria.monitoring.windows import Windows
+    from noria.release.approvals import Approvals
     from noria.release.fleet import Fleet
     from noria.serving.log.shipping import Shipper
     from noria.serving.prices import PriceKeeper
@@ -118,6 +121,7 @@ def loop(settings: Settings) -> Iterator[Loop]:
             anchors=anchors(settings, store),
             rooms=rooms,
             telling=Telling(rooms.alerts.outbox, rooms.alerts),
+            approvals=Approvals(store, times),
             fleet=Fleet(store, models, servers, times),
             first=first_versions(settings, store, models),
             workflows=workflows,

@@ -22,6 +22,7 @@ from noria.cli import (
     runs,
     start,
     trace,
+    verdicts,
 )
 from noria.cli.shared import Global, err
 from noria.domain.errors import NoriaError
@@ -54,6 +55,7 @@ feedback.add_to(app)
 labels.add_to(app)
 datasets.add_to(app)
 models.add_to(app)
+verdicts.add_to(app)
 keys.add_to(app)
 audit.add_to(app)
 trace.add_to(app)

@@ -1,4 +1,4 @@
-"""Model versions, the verdicts about them and their cards."""
+"""Model versions and their cards."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,30 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from noria.cli.shared import AsJson, By, Reason, Root, actor, console, known, opened, out, print_json, print_table
-from noria.domain.errors import NoriaError, NotReady, Refused
+from noria.domain.errors import NotReady, Refused
 
 if TYPE_CHECKING:
-    from noria.domain.gate import Verdict
     from noria.domain.model import ModelVersion
-    from noria.ports import StateStore
 
 model = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
-verdict = typer.Typer(no_args_is_help=True, help="What the gates decided about a version.")
 card = typer.Typer(no_args_is_help=True, help="Model cards.")
-Which = Annotated[
-    str, typer.Argument(metavar="ENDPOINT|ID", help="An endpoint (its newest verdict) or a verdict's id.")
-]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add this file's commands."""
     model.command("list")(model_list)
     model.command("add")(model_add)
-    verdict.command("show")(verdict_show)
-    verdict.command("override")(verdict_override)
     card.command("show")(card_show)
     app.add_typer(model, name="model")
-    app.add_typer(verdict, name="verdict")
     app.add_typer(card, name="card")
 
 
@@ -105,44 +96,6 @@ def model_add(
     out(f"{version.ref} is registered (SHA-256 {version.checksum[:12]}…); its gates are next: `noria status --watch`.")
 
 
-def verdict_show(which: Which, project: Root, json: AsJson = False) -> None:
-    """Show what each gate found, and against what."""
-    found = _verdict(opened(project)[1], which)
-    if json:
-        print_json({**asdict(found), "passed": found.passed, "reasons": found.reasons})
-        return
-    decided = "passed" if found.passed else "refused"
-    out(
-        f"{found.id}: {found.model}/{found.version} for {found.endpoint} {decided} at {found.decided_at:%Y-%m-%d %H:%M}"
-    )
-    out(f"compared with {found.champion or 'nobody: the first version'}; policy {found.policy_hash[:12]}")
-    if found.override_by:
-        out(f"overridden by {found.override_by}: {found.override_reason}")
-    print_table(
-        ("gate", "", "what it found"),
-        [(r.gate, "passed" if r.passed else "FAILED", r.summary) for r in found.results],
-        "No gate has run.",
-    )
-
-
-def verdict_override(
-    which: Which,
-    project: Root,
-    reason: Reason,
-    by: Annotated[str, typer.Option(metavar="NAME", help="Your name: an override is a person's.")],
-) -> None:
-    """Let a refused version go to its rollout.
-
-    By name and with a reason; both are kept for ever.
-    """
-    from noria import bootstrap
-
-    settings, state = opened(project)
-    found = _verdict(state, which)
-    new = bootstrap.manual(settings).override(found.id, by, reason)
-    out(f"{new.model}/{new.version} goes to its rollout on {by}'s word ({new.id}).")
-
-
 def card_show(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Endpoint whose champion's card is shown.")],
     project: Root,
@@ -176,19 +129,3 @@ def _card_text(path: Path, ref: str) -> str:
         return file.read_text(encoding="utf-8")
     except OSError:
         raise NotReady(f"{ref} has no card yet.", "It is written when the version is registered.") from None
-
-
-def _verdict(state: "StateStore", which: str) -> "Verdict":
-    """A verdict by its id, or an endpoint's newest.
-
-    Raises:
-        NoriaError: There is none.
-    """
-    from noria.domain.gate import Verdict
-
-    found = state.get(Verdict, which) or next(iter(state.find(Verdict, endpoint=which, limit=1)), None)
-    if found is None:
-        raise NoriaError(
-            f"There is no verdict {which}, and none about an endpoint of that name.", "See `noria status`."
-        )
-    return found

@@ -193,10 +193,12 @@ def _rollouts(status: Status) -> RenderableType | None:
 def _verdicts(status: Status) -> RenderableType | None:
     rows = []
     for verdict in status["verdicts"][:SHOWN]:
-        why = "; ".join(verdict["reasons"]) or f"{len(verdict['results'])} gates"
-        word = "passed" if verdict["passed"] else "refused"
-        if verdict["override_by"]:
-            word, why = "overridden", f"by {verdict['override_by']}: {verdict['override_reason']}"
+        word = verdict["standing"]
+        why = verdict["obstacle"] or f"{len(verdict['results'])} gates"
+        if word == "overridden":
+            why = f"by {verdict['override_by']}: {verdict['override_reason']}"
+        if word == "approved":
+            why = f"by {verdict['approval']['by']}: {verdict['approval']['reason']}"
         said = f"{verdict['endpoint']}: {verdict['model']}/{verdict['version']}; {why}"
         rows.append((word, _colour(word), said, when(verdict["decided_at"])))
     return _section("verdicts", rows)
@@ -220,7 +222,10 @@ def _short(reason: str) -> str:
 
 def _colour(word: str) -> str:
     """The colour of a state."""
-    good, bad = {"succeeded", "promoted", "passed"}, {"failed", "refused", "rolled_back"}
+    good, bad = (
+        {"succeeded", "promoted", "passed", "approved"},
+        {"failed", "refused", "rolled_back", "expired", "unapproved"},
+    )
     return "green" if word in good else "red" if word in bad else "yellow"
 
 

@@ -87,7 +87,8 @@ class Alert:
     Attributes:
         id: `endpoint:monitor:model version` or `endpoint:rule`, so that the same cause raises one alert.
         endpoint: Endpoint concerned; empty for the installation as a whole.
-        monitor: Monitor or rule that raised it, or `gate`, `registry`, `spool` for an alert of the system itself.
+        monitor: Monitor or rule that raised it, or `gate`, `registry`, `spool`, `approval` for an alert of the
+            system itself.
         state: Pending, firing or resolved.
         raised_at: When it fired; while it is pending, when it began to be.
         since: Start of the evidence it rests on.

@@ -41,6 +41,7 @@ class Verdict:
         results: One for each gate.
         override_by: Person who overrode failed gates, empty if nobody did.
         override_reason: Why.
+        needs_approval: Whether the policy asked people for the last word; their `Approval` says what it was.
     """
 
     id: str
@@ -53,10 +54,11 @@ class Verdict:
     results: tuple[GateResult, ...]
     override_by: str = ""
     override_reason: str = ""
+    needs_approval: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may go to traffic: no gates at all is not a pass."""
+        """Whether the gates let the candidate pass, or somebody overrode them: no gates at all is not a pass."""
         return bool(self.override_by and self.override_reason) or (
             bool(self.results) and all(r.passed for r in self.results)
         )

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from noria.domain.alert import Alert
+from noria.domain.approval import Approval, ApprovalState, standing
 from noria.domain.errors import UnknownTrace
 from noria.domain.events import AlertRaised
 from noria.domain.gate import GateResult, Verdict
@@ -317,17 +318,29 @@ class Lineage:
 
     def _verdict(self, verdict: Verdict, *, back: bool = False) -> Link:
         gates = [_gate(result) for result in verdict.results]
-        people = []
+        people, approval = list[Link](), self.state.get(Approval, verdict.id)
+        if approval is not None and approval.state is ApprovalState.APPROVED:
+            says = f"{approval.by} approved it: {approval.reason}"
+            asked = {"state": approval.state.value, "requested_by": list(approval.requested_by)}
+            people.append(Link(kind=Kind.APPROVER, id=approval.by, says=says, at=approval.at, facts=asked))
+        elif approval is not None:
+            people.append(lost(Kind.APPROVER, f"{approval.ending[0].upper()}{approval.ending[1:]}."))
         if verdict.override_by:
-            says = f"{verdict.override_by} allowed what the gates refused: {verdict.override_reason}"
+            what = "the gates refused" if verdict.reasons or not verdict.results else "nobody had approved"
+            says = f"{verdict.override_by} allowed what {what}: {verdict.override_reason}"
             people.append(Link(kind=Kind.APPROVER, id=verdict.override_by, says=says, at=verdict.decided_at))
         against = f", compared with {verdict.champion}" if verdict.champion else ", the first version"
         return Link(
             kind=Kind.VERDICT,
             id=verdict.id,
-            says=f"{'passed' if verdict.passed else 'refused'}{against}",
+            says=f"{standing(verdict, approval)}{against}",
             at=verdict.decided_at,
-            facts={"passed": verdict.passed, "champion": verdict.champion, "policy_hash": verdict.policy_hash},
+            facts={
+                "passed": verdict.passed,
+                "standing": standing(verdict, approval),
+                "champion": verdict.champion,
+                "policy_hash": verdict.policy_hash,
+            },
             links=(*people, *gates, *([self._version(verdict.model, verdict.version)] if back else ())),
         )
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from datetime import datetime
 
+from noria.domain.approval import Approval
 from noria.domain.events import GateFailed, GatePassed
 from noria.domain.experiment import Experiment, ExperimentState
 from noria.domain.gate import Verdict
@@ -11,22 +12,31 @@ from noria.ports import StateStore
 
 ACTOR = "noria"
 """Who acts when the loop acts by itself."""
+OVERRIDE = "-override"
+"""What the id of a verdict that overrides another one ends in."""
 
 
-def keep(state: StateStore, verdict: Verdict, actor: str, action: str, reason: str) -> None:
-    """Store a verdict with its account, and tell the loop."""
-    evidence = {
+def keep(
+    state: StateStore, verdict: Verdict, actor: str, action: str, reason: str, approval: Approval | None = None
+) -> None:
+    """Store a verdict with its account and, if it waits for people, what they are asked; else tell the loop."""
+    evidence: dict[str, object] = {
         "endpoint": verdict.endpoint,
         "verdict": verdict.id,
         "champion": verdict.champion,
         "policy_hash": verdict.policy_hash,
         "gates": {r.gate: {"passed": r.passed, "numbers": dict(r.numbers)} for r in verdict.results},
     }
+    if approval is not None:
+        evidence |= {"waits_for": approval.whom, "until": approval.expires_at.isoformat()}
     told = GatePassed if verdict.passed else GateFailed
     subject = f"{verdict.model}/{verdict.version}"
     with state.change(actor, action, subject, reason=reason, evidence=evidence) as change:
         change.put(verdict)
-        change.emit(told(endpoint=verdict.endpoint, verdict_id=verdict.id))
+        if approval is not None:
+            change.put(approval)
+        if not (verdict.passed and verdict.needs_approval):
+            change.emit(told(endpoint=verdict.endpoint, verdict_id=verdict.id))
 
 
 def under_way(state: StateStore, endpoint: str) -> Rollout | None:

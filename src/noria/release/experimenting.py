@@ -12,6 +12,7 @@ from noria.domain.gate import Verdict
 from noria.ports import Clock, StateStore
 from noria.release import routes
 from noria.release.account import ended, experiment_under_way, under_way
+from noria.release.approvals import barrier
 from noria.release.standings import evenly
 
 MOST_VARIANTS = 8
@@ -167,9 +168,16 @@ class Experimenting:
     def _variant(self, endpoint: str, ref: str, weight: int) -> Variant:
         model, _, version = ref.rpartition("/")
         verdicts = [v for v in self.state.find(Verdict, endpoint=endpoint) if (v.model, v.version) == (model, version)]
-        passed = next((v for v in verdicts if v.passed), None)
+        passed = next((v for v in verdicts if not barrier(self.state, v)), None)
         if passed is None:
-            known = "its gates refused it" if verdicts else "no gate has judged it"
+            judged = next((v for v in verdicts if v.passed), None)
+            known = (
+                barrier(self.state, judged)
+                if judged
+                else "its gates refused it"
+                if verdicts
+                else "no gate has judged it"
+            )
             raise Refused(
                 f"{ref} may not answer callers of {endpoint}: {known}.",
                 "Compare it offline with noria experiment run, or see noria verdict show.",

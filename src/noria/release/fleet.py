@@ -6,12 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from noria.domain.approval import Approval
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import NoriaError
 from noria.domain.experiment import Borrowed, Experiment, ExperimentState
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
+from noria.release.approvals import barrier
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +128,12 @@ class Fleet:
         rollout = self.state.get(Rollout, newest.id)
         if rollout is not None:
             return not rollout.stage.finished
-        return newest.passed and self.clock.now() - newest.decided_at < ON_ITS_WAY
+        return not barrier(self.state, newest) and self.clock.now() - self._allowed_at(newest) < ON_ITS_WAY
+
+    def _allowed_at(self, verdict: Verdict) -> datetime:
+        """When a verdict came to allow traffic: people take longer than gates, and its server isn't kept meanwhile."""
+        approval = self.state.get(Approval, verdict.id)
+        return approval.at if approval is not None and approval.at is not None else verdict.decided_at
 
     def _about_to_be_compared(self) -> set[str]:
         """Versions of experiments that are being brought up; one that takes that long was given up by its process."""

@@ -13,10 +13,11 @@ from noria.domain.price import Price
 from noria.evaluation.probes import Probe
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore, Steps
 from noria.release.account import ACTOR, keep
+from noria.release.approvals import asked, requesters
 from noria.release.case import FROZEN, Case, Rows
 from noria.release.gates import Find, built_in, judge
 from noria.release.trial import ANSWER_TOKENS, Answers, Trial
-from noria.settings import Policy, Task
+from noria.settings import ApprovalRule, Policy, Task
 
 MOST_CHATS = 200
 """Rows with wanted answers that a chat is asked; of more a fixed sample is."""
@@ -77,7 +78,7 @@ class Release:
         route = self.state.get(Route, event.endpoint)
         ref = f"{event.model}/{event.version}"
         champion = route.champion if route is not None and route.champion.ref != ref else None
-        policy_hash, results = self._results(event, champion, problem)
+        policy_hash, results, rule = self._results(event, champion, problem)
         verdict = Verdict(
             id=verdict_id,
             endpoint=event.endpoint,
@@ -88,21 +89,26 @@ class Release:
             policy_hash=policy_hash,
             results=results,
         )
-        action = "verdict.passed" if verdict.passed else "verdict.refused"
-        keep(self.state, verdict, ACTOR, action, "; ".join(verdict.reasons) or "all gates passed")
+        if not verdict.passed or rule is None:
+            action = "verdict.passed" if verdict.passed else "verdict.refused"
+            keep(self.state, verdict, ACTOR, action, "; ".join(verdict.reasons) or "all gates passed")
+            return verdict_id
+        approval = asked(verdict, rule, requesters(self.state, event))
+        reason = f"all gates passed; it waits for approval by {approval.whom}"
+        keep(self.state, replace(verdict, needs_approval=True), ACTOR, "verdict.passed", reason, approval)
         return verdict_id
 
     def _results(
         self, event: CandidateRegistered, champion: Target | None, problem: str
-    ) -> tuple[str, tuple[GateResult, ...]]:
-        """The policy's hash and what the gates say; without a policy there is nothing to judge by."""
+    ) -> tuple[str, tuple[GateResult, ...], ApprovalRule | None]:
+        """The policy's hash, what the gates say, and what it asks of people; without a policy nothing can be judged."""
         try:
             rules, policy_hash = self.policy(event.endpoint)
         except NoriaError as error:
-            return "", (GateResult(gate="policy", passed=False, summary=f"Could not be judged: {error.problem}"),)
+            return "", (GateResult(gate="policy", passed=False, summary=f"Could not be judged: {error.problem}"),), None
         candidate = self.registry.version(event.model, event.version)
         case = self._case(event, candidate, champion, rules, problem)
-        return policy_hash, judge(self.task(event.endpoint), case, self.find)
+        return policy_hash, judge(self.task(event.endpoint), case, self.find), rules.approval
 
     def _case(
         self, event: CandidateRegistered, candidate: ModelVersion, champion: Target | None, rules: Policy, problem: str

@@ -11,7 +11,8 @@ from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
 from noria.ports import Clock, StateStore
 from noria.release import routes
-from noria.release.account import ended, evidence, experiment_under_way, keep, under_way
+from noria.release.account import OVERRIDE, ended, evidence, experiment_under_way, keep, under_way
+from noria.release.approvals import barrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Manual:
         return self._take_back(route, rollout, actor, reason)
 
     def override(self, verdict_id: str, person: str, reason: str) -> Verdict:
-        """Allow what the gates refused, in somebody's name; returns the overriding verdict.
+        """Allow what the gates refused, or nobody approved, in somebody's name; returns the overriding verdict.
 
         Raises:
             Refused: No such verdict, nobody is named, no reason is given, or there is nothing to override.
@@ -62,14 +63,15 @@ class Manual:
             raise Refused(f"There is no verdict {verdict_id}.", "See noria status for the verdicts.")
         if not person.strip() or not reason.strip():
             raise Refused("An override needs a person and a reason.", "Say who allows it and why.")
-        if verdict.passed:
+        if not barrier(self.state, verdict):
             raise Refused(f"Verdict {verdict_id} passed already.", "There is nothing to override.")
         overriding = replace(
             verdict,
-            id=f"{verdict.id}-override",
+            id=f"{verdict.id}{OVERRIDE}",
             decided_at=self.clock.now(),
             override_by=person.strip(),
             override_reason=reason.strip(),
+            needs_approval=False,
         )
         known = self.state.get(Verdict, overriding.id)
         if known is not None:

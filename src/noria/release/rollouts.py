@@ -20,6 +20,7 @@ from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, St
 from noria.release import routes
 from noria.release.account import ACTOR, ended, evidence, experiment_under_way, under_way
 from noria.release.aliases import Aliases
+from noria.release.approvals import barrier
 from noria.release.guards import guards_of, slow_limit, threshold
 from noria.release.manual import Manual
 from noria.release.progress import Decision, Move, advance
@@ -61,11 +62,12 @@ class Rollouts:
         """Bring the candidate up and start its rollout; an endpoint's first version is champion at once.
 
         Raises:
-            Refused: The verdict isn't there or hasn't passed.
+            Refused: The verdict isn't there, hasn't passed, or the approval that its policy asks for wasn't given.
         """
         verdict = self.state.get(Verdict, event.verdict_id)
-        if verdict is None or not verdict.passed:
-            raise Refused(f"Verdict {event.verdict_id} doesn't allow a rollout.", "See noria status for its reasons.")
+        why = "there is none of that id" if verdict is None else barrier(self.state, verdict)
+        if verdict is None or why:
+            raise Refused(f"Verdict {event.verdict_id} doesn't allow a rollout: {why}.", "See noria verdict show.")
         if not step("take the place", self._take_place, verdict.id):
             return
         try:

@@ -13,7 +13,7 @@ from noria.settings.judges import Judge, Scorer
 from noria.settings.log import READ, SPELLED, Log, RedactElse, Redaction, Region, Telemetry
 from noria.settings.models import Command, Deployment, GgufModel, Price, Registered
 from noria.settings.monitors import MonitorName, Monitors, Span
-from noria.settings.policy import BUILT_IN_PROBES, Comparison, Policy, PolicyRules, Safety
+from noria.settings.policy import BUILT_IN_PROBES, ApprovalRule, Comparison, Policy, PolicyRules, Safety
 from noria.settings.project import Endpoint, Mlflow, Project, Task
 from noria.settings.rollout import RolloutPlan
 from noria.settings.traffic import Auth, Breaker, Cache, Limits, Routing, Server, Upstream, UpstreamKind
@@ -26,6 +26,7 @@ __all__ = [
     "Against",
     "AlertRule",
     "Alertmanager",
+    "ApprovalRule",
     "Auth",
     "Breaker",
     "Cache",

@@ -1,11 +1,13 @@
 """A policy file's schema (`policies/*.yaml`)."""
 
+from datetime import timedelta
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from noria.settings.basics import Name, Strict
+from noria.settings.basics import Duration, Name, Strict
 
 
 class Comparison(StrEnum):
@@ -93,6 +95,22 @@ class Safety(Strict):
     )
 
 
+Person = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""A person's name, as it stands in the audit trail."""
+
+
+class ApprovalRule(Strict):
+    """What people have to say, once all gates have passed, before a version gets traffic."""
+
+    people: tuple[Person, ...] = Field((), description="Who may decide, by name; empty lets anybody.")
+    expires: Duration = Field(
+        timedelta(days=3), description="How long somebody may decide; then the version gets no traffic."
+    )
+    four_eyes: bool = Field(
+        True, description="Whoever asked for the run or uploaded the version may not decide about it."
+    )
+
+
 class Policy(Strict):
     """A policy file (`policies/*.yaml`): what the endpoint is for, and what its versions have to meet."""
 
@@ -111,6 +129,9 @@ class Policy(Strict):
     )
     frozen_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="Checksum of that file: with another one nothing passes."
+    )
+    approval: ApprovalRule | None = Field(
+        None, description="Whether a person has to approve what passed its gates; default is that nobody has to."
     )
     gates: tuple[Name, ...] = Field(
         (), description="Further gates that have to pass, by the names of their entry points (noria.gates)."

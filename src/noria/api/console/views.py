@@ -19,6 +19,7 @@ from noria.api.console.history import History, ReadDrift
 from noria.api.console.wheel import stations
 from noria.api.problems import NotFound, explain
 from noria.api.status import audit_status, loop_status, rollout_status, run_status, verdict_status
+from noria.domain.approval import Approval
 from noria.domain.audit import AuditHead
 from noria.domain.errors import UnknownTrace
 from noria.domain.gate import Verdict
@@ -145,7 +146,8 @@ class Pages:
             return self._missing(request, f"There is no run {run_id}.")
         run = run_status(found, self._clock.now())
         verdict = next((v for v in self._state.find(Verdict, endpoint=found.endpoint) if _of(v, found)), None)
-        return self._page(request, "run.html.j2", here="runs", s=self._status(), run=run, verdict=verdict)
+        judged = None if verdict is None else verdict_status(verdict, self._state.get(Approval, verdict.id))
+        return self._page(request, "run.html.j2", here="runs", s=self._status(), run=run, verdict=judged)
 
     def verdict(self, request: Request) -> Response:
         """`/verdicts/{id}`: every gate with its numbers and thresholds."""
@@ -154,7 +156,7 @@ class Pages:
         if found is None:
             return self._missing(request, f"There is no verdict {verdict_id}.")
         rollout = self._state.get(Rollout, verdict_id)
-        shown = verdict_status(found)
+        shown = verdict_status(found, self._state.get(Approval, verdict_id))
         for result in shown["results"]:
             result["groups"], rest = words.grouped(result["numbers"])
             result["origins"], result["rest"] = words.by_origin(rest)

@@ -124,8 +124,8 @@ def _gate(status: Mapping[str, Any]) -> tuple[str, str, str]:
     if not status["verdicts"]:
         return "no verdict yet", "idle", "/#verdicts"
     last = status["verdicts"][0]
-    word, mood = ("passed", "done") if last["passed"] else ("refused", "alarm")
-    return f"{last['model']}/{last['version']} {word}", mood, "/#verdicts"
+    mood = "busy" if last["standing"] == "waiting" else "alarm" if last["obstacle"] else "done"
+    return f"{last['model']}/{last['version']} {last['standing']}", mood, "/#verdicts"
 
 
 def _roll_out(status: Mapping[str, Any]) -> tuple[str, str, str]:

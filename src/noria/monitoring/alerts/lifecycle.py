@@ -34,10 +34,10 @@ class Alerts:
         """Raise the alert that an event asks for; one for the same cause that was raised already stays as it is."""
         step("raise the alert", self._raise_for, event)
 
-    def raise_system(self, endpoint: str, monitor: str, summary: str) -> None:
+    def raise_system(self, endpoint: str, monitor: str, summary: str, severity: Severity = Severity.CRITICAL) -> None:
         """Raise an alert of the system itself (`registry`, `spool`, …); while it fires, only its summary may change."""
         now = self.clock.now()
-        alert = event_alert(endpoint, monitor, "", now, now, summary, Severity.CRITICAL)
+        alert = event_alert(endpoint, monitor, "", now, now, summary, severity)
 
         def decide(known: Alert | None) -> Move | None:
             if known is None or not known.fires:
