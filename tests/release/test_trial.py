@@ -89,6 +89,17 @@ def test_a_server_that_fails_is_named_with_what_it_said(tmp_path, reply, says):
         Trial(HttpUpstream).classify(url, ["a", "b"])
 
 
+def test_a_server_that_fails_at_the_rest_of_the_rows_is_named_too(tmp_path):
+    def alone(path, body):
+        return upper(path, body) if len(body["inputs"]) == 1 else web.Response(status=500, text="too many at once")
+
+    with (
+        model_server(tmp_path / "s", alone) as (url, _),
+        pytest.raises(UpstreamFailed, match="500: too many at once"),
+    ):
+        Trial(HttpUpstream).classify(url, [f"text {n}" for n in range(SINGLES + 3 * BATCH)])
+
+
 def test_a_server_that_is_not_there_is_an_upstream_failure(tmp_path):
     with pytest.raises(UpstreamFailed):
         Trial(HttpUpstream).classify(f"unix:{tmp_path}/nobody", ["a"])
@@ -112,3 +123,12 @@ def test_a_chat_version_that_answers_no_completion_is_an_upstream_failure(tmp_pa
         pytest.raises(UpstreamFailed, match="did not give one answer"),
     ):
         Trial(HttpUpstream).chat(url)
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, tuple(f"Say {n}." for n in range(SINGLES + 20))], ids=["few", "many"])
+def test_a_chat_server_that_fails_is_named_with_what_it_said(tmp_path, prompts):
+    with (
+        model_server(tmp_path / "s", lambda path, body: web.Response(status=503, text="no slot")) as (url, _),
+        pytest.raises(UpstreamFailed, match="503: no slot"),
+    ):
+        Trial(HttpUpstream).chat(url, prompts)

@@ -153,15 +153,18 @@ class Trial:
 
 
 async def _together(at_once: int, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """What calls return, in order, so many of them under way at the same time; the first error ends them."""
+    """What calls return, in order, so many of them under way at the same time; the first error ends them, as itself."""
     places = asyncio.Semaphore(at_once)
 
     async def call(one: Callable[[], Awaitable[T]]) -> T:
         async with places:
             return await one()
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(call(one)) for one in calls]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call(one)) for one in calls]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
