@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from noria.domain.endpoint import Route, Wire
-from noria.domain.errors import InvalidData, Refused, UpstreamFailed
+from noria.domain.errors import InvalidData, Refused
 from noria.domain.experiment import Borrowed
 from noria.domain.price import Price
 from noria.evaluation.payloads import outputs
@@ -24,13 +23,12 @@ from noria.evaluation.sequential import non_inferiority
 from noria.evaluation.sequential.intervals import Interval, proportion
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore, Upstream
 from noria.release.counts import plain, similarity
-from noria.release.trial import Trial
+from noria.release.trial import ANSWER_TOKENS, Trial, complete, tokens
 
 AT_MOST = timedelta(hours=2)
 """How long the worker leaves servers alone that are asked here."""
-MAX_TOKENS = 128
 TIMEOUT_S = 120.0
-_HEADERS = {"content-type": "application/json"}
+"""For one request: nobody waits for its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +157,10 @@ class Offline:
         async with aclosing(self.upstream()) as client:
             for text in texts:
                 begun = time.perf_counter()
-                reply = await _complete(client, url, text)
+                reply = await complete(client, url, text, ANSWER_TOKENS, TIMEOUT_S)
                 latencies.append((time.perf_counter() - begun) * 1000)
                 said.append(next(iter(outputs(reply)), ""))
-                usd += price.cost(*_tokens(reply)) if price is not None else 0.0
+                usd += price.cost(*tokens(reply)) if price is not None else 0.0
         return _Answers(tuple(said), tuple(latencies), usd if price is not None else None)
 
 
@@ -218,22 +216,3 @@ def _sentence(first: str, rows: Sequence[Asked]) -> str:
 
 def _numbers(interval: Interval) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
-
-
-async def _complete(client: Upstream, url: str, text: str) -> bytes:
-    asked = {"messages": [{"role": "user", "content": text}]}
-    for options in ({"max_tokens": MAX_TOKENS, "temperature": 0}, {"max_completion_tokens": 8 * MAX_TOKENS}):
-        body = msgspec.json.encode(asked | options)
-        reply = await client.post(url, "/v1/chat/completions", body, _HEADERS, TIMEOUT_S)
-        answer = b"".join([chunk async for chunk in reply.chunks])
-        if reply.status != 400:
-            break  # a model that thinks first takes neither of the first two, and says so with a 400
-    if reply.status != 200:
-        said = answer[:300].decode(errors="replace")
-        raise UpstreamFailed(f"The model server at {url} answered with {reply.status}: {said}", "See its log.")
-    return answer
-
-
-def _tokens(reply: bytes) -> tuple[int, int]:
-    usage = msgspec.json.decode(reply).get("usage") or {}
-    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)

@@ -131,8 +131,7 @@ class Trial:
 
             async def one(prompt: str) -> tuple[bytes, float]:
                 begun = time.perf_counter()
-                messages = [{"role": "user", "content": prompt}]
-                return await _complete(client, url, messages, max_tokens), (time.perf_counter() - begun) * 1000
+                return await complete(client, url, prompt, max_tokens), (time.perf_counter() - begun) * 1000
 
             timed = await _together(1, [partial(one, prompt) for prompt in prompts[:SINGLES]])
             rest = await _together(CHATS, [partial(one, prompt) for prompt in prompts[SINGLES:]])
@@ -141,8 +140,8 @@ class Trial:
             if len(answer := outputs(reply)) != 1:
                 raise _garbage(url, reply)
             said.append(answer[0])
-            for place, tokens in enumerate(_tokens(reply)):
-                used[place] += tokens
+            for place, count in enumerate(tokens(reply)):
+                used[place] += count
         return Answers(
             predictions=tuple(said),
             latencies_ms=tuple(latency for _, latency in timed),
@@ -168,10 +167,24 @@ async def _together(at_once: int, calls: Sequence[Callable[[], Awaitable[T]]]) -
     return [task.result() for task in tasks]
 
 
-def _tokens(reply: bytes) -> tuple[int, int]:
-    """Tokens of the request and of the answer, as the server counted them."""
+def tokens(reply: bytes) -> tuple[int, int]:
+    """Tokens of the request and of the answer, as the server counted them; zeros where it counts none."""
     used = msgspec.json.decode(reply).get("usage") or {}
     return int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0)
+
+
+async def complete(client: Upstream, url: str, prompt: str, max_tokens: int, timeout_s: float = TIMEOUT_S) -> bytes:
+    """A chat server's reply to one prompt. A model that thinks before it answers takes neither `max_tokens` nor a
+    temperature, and says so with a 400; it is asked again as it wants to be.
+
+    Raises:
+        UpstreamFailed: The server failed.
+    """
+    path, asked = "/v1/chat/completions", {"messages": [{"role": "user", "content": prompt}]}
+    try:
+        return await _post(client, url, path, asked | {"max_tokens": max_tokens, "temperature": 0}, timeout_s)
+    except InvalidRequest:
+        return await _post(client, url, path, asked | {"max_completion_tokens": MAX_THOUGHT}, timeout_s)
 
 
 async def _invoke(client: Upstream, url: str, texts: Sequence[str]) -> bytes:
@@ -181,18 +194,10 @@ async def _invoke(client: Upstream, url: str, texts: Sequence[str]) -> bytes:
     return reply
 
 
-async def _complete(client: Upstream, url: str, messages: list[dict[str, str]], max_tokens: int) -> bytes:
-    """A chat's answer. A model that thinks before it answers takes neither `max_tokens` nor a temperature, and says
-    so with a 400; it is asked again as it wants to be."""
-    path, body = "/v1/chat/completions", {"messages": messages, "max_tokens": max_tokens, "temperature": 0}
-    try:
-        return await _post(client, url, path, body)
-    except InvalidRequest:
-        return await _post(client, url, path, {"messages": messages, "max_completion_tokens": MAX_THOUGHT})
-
-
-async def _post(client: Upstream, url: str, path: str, body: Mapping[str, object]) -> bytes:
-    reply = await client.post(url, path, msgspec.json.encode(body), _HEADERS, TIMEOUT_S)
+async def _post(
+    client: Upstream, url: str, path: str, body: Mapping[str, object], timeout_s: float = TIMEOUT_S
+) -> bytes:
+    reply = await client.post(url, path, msgspec.json.encode(body), _HEADERS, timeout_s)
     answer = b"".join([chunk async for chunk in reply.chunks])
     if reply.status != 200:
         said = f"The model server at {url} answered {path} with {reply.status}: {answer[:300].decode(errors='replace')}"
