@@ -28,6 +28,11 @@ def pairs_of(text: str) -> Pairs:
     return frozenset(pairwise(words)) if len(words) >= SHORTEST else frozenset()
 
 
+def normalised(text: str) -> str:
+    """A text as it is compared with others: case and white space don't count."""
+    return " ".join(text.casefold().split())
+
+
 def normal(text: str) -> str:
     """A text without what only dresses it: case, blanks and marks."""
     return " ".join(_WORD.findall(text.casefold()))

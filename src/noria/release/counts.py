@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from noria.domain.inference import OutcomeKind
 from noria.domain.rollout import Arm
+from noria.evaluation.near import normalised
 from noria.evaluation.payloads import said
 from noria.evaluation.texts.refusal import refusal
 
@@ -62,12 +63,7 @@ def refusals(texts: list[str]) -> Arm:
 
 def similarity(one: str, other: str) -> float:
     """How much the words of two answers overlap, 0 to 1: the F1 of shared words (as SQuAD scores answers)."""
-    left, right = Counter(plain(one).split()), Counter(plain(other).split())
+    left, right = Counter(normalised(one).split()), Counter(normalised(other).split())
     if not left or not right:
         return float(left == right)
     return 2 * (left & right).total() / (left.total() + right.total())
-
-
-def plain(text: str) -> str:
-    """A text without what makes no difference: case, and how its words are set apart."""
-    return " ".join(text.split()).casefold()

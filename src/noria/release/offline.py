@@ -18,11 +18,12 @@ from noria.domain.endpoint import Route, Wire
 from noria.domain.errors import InvalidData, Refused
 from noria.domain.experiment import Borrowed
 from noria.domain.price import Price
+from noria.evaluation.near import normalised
 from noria.evaluation.payloads import outputs
 from noria.evaluation.sequential import non_inferiority
 from noria.evaluation.sequential.intervals import Interval, proportion
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore, Upstream
-from noria.release.counts import plain, similarity
+from noria.release.counts import similarity
 from noria.release.trial import ANSWER_TOKENS, Trial, complete, tokens
 
 AT_MOST = timedelta(hours=2)
@@ -169,7 +170,7 @@ def compared(
 ) -> Comparison:
     """The table of what versions answered to the same rows; the first one is what the others are compared with."""
     hits = {
-        ref: np.array([plain(a) == plain(b) for a, b in zip(found.said, labels, strict=True)], float)
+        ref: np.array([normalised(a) == normalised(b) for a, b in zip(found.said, labels, strict=True)], float)
         for ref, found in answers.items()
     }
     first = next(iter(hits))

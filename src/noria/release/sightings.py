@@ -7,7 +7,7 @@ from typing import Any
 from noria.domain.endpoint import Role
 from noria.domain.inference import OutcomeKind
 from noria.domain.rollout import Arm, Rollout, Stage
-from noria.evaluation.payloads import said
+from noria.evaluation.near import normalised
 from noria.release import counts
 from noria.release.following import AGAIN, SAYS_NOTHING, Following, Request, cursors, first_seen, ref_of
 from noria.release.progress import Look
@@ -66,13 +66,8 @@ class Sightings(Following):
             else:
                 continue
             arms[side] += counts.served(row, rescued, limit, body)
-            if (
-                not rescued
-                and row["outcome"] == OutcomeKind.ANSWERED
-                and isinstance(body, dict)
-                and isinstance(body.get("choices"), list)
-            ):
-                words[side].extend(text for text in said(body) if text)
+            if not rescued and row["outcome"] == OutcomeKind.ANSWERED:
+                words[side].extend(counts.words(body))
         champion, new_one = (arm + counts.refusals(texts) for arm, texts in zip(arms, words, strict=True))
         return (champion, new_one), fresh
 
@@ -87,7 +82,7 @@ class Sightings(Following):
                 continue
             overlap = counts.similarity(ours, theirs)
             compared, similar = compared + 1, similar + overlap
-            if counts.plain(ours) == counts.plain(theirs):
+            if normalised(ours) == normalised(theirs):
                 agreed += 1
             else:
                 differing.append(name)

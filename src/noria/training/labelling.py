@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from noria.evaluation.near import normalised
 from noria.evaluation.payloads import inputs, outputs, probabilities
-from noria.training.datasets.sides import normalised
 
 Measure = Literal["margin", "entropy"]
 UNKNOWN = 0.5

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from noria.domain.errors import InvalidData
+from noria.evaluation.near import normalised
 from noria.ports import RecordStore
 from noria.settings import Settings, Task, Training
 from noria.tables import DATASET_ROWS, DATASETS
-from noria.training.datasets.sides import held_out, latest, normalised, split, without_rare
+from noria.training.datasets.sides import held_out, latest, split, without_rare
 from noria.training.sources import Row, read_file, read_labelled
 
 __all__ = [

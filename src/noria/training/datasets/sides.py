@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
 
-from noria.evaluation.near import Neighbours
+from noria.evaluation.near import Neighbours, normalised
 from noria.training.sources import Row
 
 MIN_CLASS_ROWS = 5
@@ -35,11 +35,6 @@ class Sides:
     near: int
     crossing: int
     frozen: int
-
-
-def normalised(text: str) -> str:
-    """A text as it is compared with others: case and white space don't count."""
-    return " ".join(text.casefold().split())
 
 
 def held_out(text: str, share: float) -> bool:
