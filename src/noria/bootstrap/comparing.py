@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from noria.bootstrap.judging import prices
 from noria.bootstrap.parts import host, registry, upstream
 from noria.bootstrap.project import clock, state
-from noria.domain.endpoint import ELSEWHERE
 from noria.domain.errors import InvalidData
-from noria.domain.price import FREE, Price
 from noria.domain.run import Run, RunState
 from noria.settings import Settings
 
@@ -20,26 +19,17 @@ if TYPE_CHECKING:
 @contextmanager
 def offline(settings: Settings, endpoint: str, say: Callable[[str], None]) -> "Iterator[Offline]":
     """Compose it."""
-    from noria.adapters.prices import list_price
     from noria.release.offline import Offline
-    from noria.serving.prices import PriceKeeper
 
     store, models, times = state(settings), registry(settings), clock()
-    listed = PriceKeeper(store, times, settings.project, list_price)
-    own = settings.project.endpoints[endpoint].price
-
-    def price(address: str) -> Price | None:
-        if own is not None:
-            return Price(input=own.input, output=own.output, cached_input=own.cached_input, source="noria.yaml")
-        return listed.price_at(address) if address.startswith(ELSEWHERE) else FREE
-
+    price = prices(settings.project, store, times)
     yield Offline(
         state=store,
         registry=models,
         host=host(settings, models, store),
         upstream=lambda: upstream(lambda: settings.project),
         clock=times,
-        price=price,
+        price=lambda address: price(address, endpoint),
         say=say,
     )
 

@@ -1,14 +1,12 @@
 """What judges candidates: the release room with its rows, prices, probes and gates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import file_digest
 from typing import TYPE_CHECKING
 
 from noria.bootstrap.judging import prices
 from noria.bootstrap.parts import policies, upstream
 from noria.domain.errors import InvalidData
-from noria.domain.price import Price
-from noria.evaluation.probes import Probe
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore
 from noria.settings import Policy, Settings
 
@@ -33,17 +31,11 @@ def release(
     from noria.release.judging import Release
     from noria.release.trial import Trial
 
-    project, priced = settings.project, prices(settings.project, store, times)
+    project = settings.project
 
     def holdout(endpoint: str, run_id: str) -> "Rows | None":
         held = pipeline.holdout(endpoint, run_id)
         return None if held is None else _rows(held)
-
-    def price(url: str, endpoint: str) -> Price | None:
-        return priced(url, endpoint)
-
-    def probes(policy: Policy) -> Sequence[Probe]:
-        return load_probes(policy, settings.root)
 
     return Release(
         state=store,
@@ -56,8 +48,8 @@ def release(
         holdout=holdout,
         frozen=_frozen(settings, pipeline),
         learnt=pipeline.learnt,
-        price=price,
-        probes=probes,
+        price=prices(project, store, times),
+        probes=lambda policy: load_probes(policy, settings.root),
         find=load_gate,
     )
 

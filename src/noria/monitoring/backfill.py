@@ -15,6 +15,7 @@ from noria.domain.errors import InvalidRequest, NotReady
 from noria.domain.events import WindowJudged
 from noria.domain.monitor import Watch, Window, WindowCursor
 from noria.monitoring import watches
+from noria.monitoring.alerts.rules import TRAIL
 from noria.monitoring.monitors import Monitors
 from noria.monitoring.recomputing import Raced
 from noria.monitoring.windows import CATCH_UP, due, holding, holding_windows
@@ -22,8 +23,6 @@ from noria.ports import Clock
 from noria.settings import Endpoint
 
 _TRIES = 3
-LOOKED_AT_AGAIN = 48
-"""Windows of each length that rules look at once more: as many as they remember, or as they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +162,10 @@ class Backfill:
         return Backfilled(result.endpoint, result.windows, len(over), result.records, result.alarms)
 
     def _look_again(self, name: str, endpoint: Endpoint, windows: Sequence[Window]) -> None:
-        """Have the rules look at the newest windows of each length, and how right their answers were be measured."""
+        """Have the rules look at the newest windows of each length, as many as they remember or need, and how right
+        their answers were be measured."""
         now = self.clock.now()
-        most = max([LOOKED_AT_AGAIN, *(rule.needed[1] for rule in endpoint.alerts.values())])
+        most = max([TRAIL, *(rule.needed[1] for rule in endpoint.alerts.values())])
         with self.monitors.state.note() as note:
             for _, some in groupby(sorted(windows, key=_by_length), key=lambda w: w.end - w.start):
                 for window in list(some)[-most:]:

@@ -153,8 +153,7 @@ class Release:
 
     def _tried(self, case: Case, endpoint: str, url: str) -> Case:
         answers = self._try(case, url)
-        said = self.trial.chat(url, [p.text for p in case.probes], ANSWER_TOKENS).predictions if case.probes else None
-        return replace(case, answers=self._priced(answers, url, endpoint), safety_answers=said)
+        return replace(case, answers=self._priced(answers, url, endpoint), safety_answers=self._probed(case, url))
 
     def _champion_tried(self, case: Case, endpoint: str, champion: Target) -> Case:
         """Its server may just be coming back after a crash: a verdict isn't worth less for that, so wait for it."""
@@ -164,13 +163,17 @@ class Release:
         except UpstreamFailed:
             url = self.host.start(self.registry.version(champion.model, champion.version))
             answers = self._try(case, url)
-        said = self.trial.chat(url, [p.text for p in case.probes], ANSWER_TOKENS).predictions if case.probes else None
-        return replace(case, champion_answers=self._priced(answers, url, endpoint), champion_safety=said)
+        priced = self._priced(answers, url, endpoint)
+        return replace(case, champion_answers=priced, champion_safety=self._probed(case, url))
 
     def _try(self, case: Case, url: str) -> Answers:
         if case.task is Task.CLASSIFICATION:
             return self.trial.classify(url, case.rows.texts if case.rows else ())
         return self.trial.chat(url, case.rows.texts, ANSWER_TOKENS) if case.rows else self.trial.chat(url)
+
+    def _probed(self, case: Case, url: str) -> tuple[str, ...] | None:
+        """What a version answered to the policy's probes; None if it asks for none."""
+        return self.trial.chat(url, [p.text for p in case.probes], ANSWER_TOKENS).predictions if case.probes else None
 
     def _priced(self, answers: Answers, url: str, endpoint: str) -> Answers:
         price = self.price(url, endpoint)

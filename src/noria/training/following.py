@@ -9,9 +9,6 @@ from typing import Any
 from noria.domain.run import Progress, Run, RunState
 from noria.ports import StateStore
 
-LOG = "run.log"
-"""In a run's folder: what its job printed."""
-
 
 @dataclass
 class Following:
