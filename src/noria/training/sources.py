@@ -243,6 +243,11 @@ def count_labels(records: RecordStore, endpoint: str, since: datetime | None = N
     return int(pc.sum(pc.is_in(asked["databricks_request_id"], pa.array(labels, pa.string()))).as_py() or 0)
 
 
+def count_statements(records: RecordStore, endpoint: str) -> int:
+    """How many statements about an endpoint's answers there are."""
+    return len(records.scan("feedback", columns=["feedback_id"], endpoint=endpoint))
+
+
 def _labels(records: RecordStore, endpoint: str, snapshot: int | None, since: datetime | None = None) -> dict[str, str]:
     """Request id → the label that was given last; sending one again doesn't give it again."""
     table = records.scan(

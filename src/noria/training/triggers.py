@@ -30,12 +30,13 @@ from noria.domain.run import Run, RunState, Trigger, TriggerCursor, TriggerKind
 from noria.ports import Clock, RecordStore, StateStore, Steps
 from noria.settings import Project, Training
 from noria.training.allowing import Decision, hindrance
-from noria.training.sources import count_labels
+from noria.training.sources import count_labels, count_statements
 
 LOOP = "noria"
 """The actor of what nobody asked for."""
 Wish = AlertRaised | ScheduleDue | LabelsArrived | FeedbackArrived | BaseModelChanged | RetrainRequested
 """Events that ask for a run."""
+Count = Callable[[RecordStore, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,8 @@ class Triggers:
     project: Callable[[], Project]
     base: Callable[[Training], str] = lambda _: ""
     """What the model that training starts from is at the moment, in a few characters; empty if it starts from none."""
-    _said: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Endpoint → version of the feedback table and its statements, likewise."""
-    _counted: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Endpoint → version of the feedback table and the labels counted there, so that idle tables aren't read."""
+    _counted: dict[tuple[str, Count], tuple[int, int]] = field(default_factory=dict)
+    """Endpoint and what is counted → version of the feedback table and the count, so that idle tables aren't read."""
     _turn: Lock = field(default_factory=Lock)
     """Wishes are weighed one at a time, or two of them would be granted at once."""
 
@@ -152,7 +151,7 @@ class Triggers:
                 )
             )
             cursor = change.get(TriggerCursor, endpoint) or TriggerCursor(endpoint=endpoint)
-            said = None if cursor.feedback is None else self._statements(endpoint)
+            said = None if cursor.feedback is None else self._total(count_statements, endpoint)
             change.put(replace(cursor, labels=labels, feedback=said, postponed=""))
             change.emit(RunStarted(endpoint=endpoint, run_id=run_id))
 
@@ -180,7 +179,7 @@ class Triggers:
         alert = self.state.get(Alert, cursor.postponed)
         if alert is None or alert.state is not AlertState.FIRING or not training.on_alert:
             self._move(cursor.endpoint, postponed="")
-        elif not self._hindrance(cursor.endpoint, training, TriggerKind.ALERT).hindrance:
+        elif self._free(cursor, training, TriggerKind.ALERT):
             event = AlertRaised(endpoint=cursor.endpoint, alert_id=alert.id, at=alert.raised_at)
             trigger = Trigger(kind=TriggerKind.ALERT, cause=event.id, actor=LOOP, reason=alert.summary)
             self._grant(cursor.endpoint, trigger, run_id_of(event))
@@ -189,19 +188,17 @@ class Triggers:
         """Tell the loop when enough labels came in, at a moment when a run could be granted."""
         if training.on_labels is None:
             return
-        total = self._count(cursor.endpoint)
+        total = self._total(count_labels, cursor.endpoint)
         if cursor.labels is None:
             self._move(cursor.endpoint, labels=total)
-            return
-        enough = total - cursor.labels >= training.on_labels
-        if enough and not self._hindrance(cursor.endpoint, training, TriggerKind.LABELS).hindrance:
+        elif total - cursor.labels >= training.on_labels and self._free(cursor, training, TriggerKind.LABELS):
             self._move(cursor.endpoint, LabelsArrived(endpoint=cursor.endpoint, total=total), labels=total)
 
     def _feedback(self, cursor: TriggerCursor, training: Training) -> None:
         """Tell the loop when enough was said of answers, at a moment when a run could be granted."""
         if training.on_feedback is None:
             return
-        total = self._statements(cursor.endpoint)
+        total = self._total(count_statements, cursor.endpoint)
         if cursor.feedback is None:
             self._move(cursor.endpoint, feedback=total)
         elif total - cursor.feedback >= training.on_feedback and self._free(cursor, training, TriggerKind.FEEDBACK):
@@ -230,12 +227,13 @@ class Triggers:
     def _free(self, cursor: TriggerCursor, training: Training, kind: TriggerKind) -> bool:
         return not self._hindrance(cursor.endpoint, training, kind).hindrance
 
-    def _statements(self, endpoint: str) -> int:
+    def _total(self, count: Count, endpoint: str) -> int:
+        """What there is of an endpoint's feedback, counted anew only if the table has changed."""
         version = self.records.snapshot("feedback")
-        known, total = self._said.get(endpoint, (-2, 0))
+        known, total = self._counted.get((endpoint, count), (-2, 0))
         if known != version:
-            total = self.records.scan("feedback", columns=["feedback_id"], endpoint=endpoint).num_rows
-            self._said[endpoint] = (version, total)
+            total = count(self.records, endpoint)
+            self._counted[endpoint, count] = (version, total)
         return total
 
     def would(self, endpoint: str) -> Decision:
@@ -253,14 +251,6 @@ class Triggers:
             self._move(cursor.endpoint, scheduled=now)
         elif (last := last_time(training.schedule, now)) > cursor.scheduled:
             self._move(cursor.endpoint, ScheduleDue(endpoint=cursor.endpoint, at=last), scheduled=last)
-
-    def _count(self, endpoint: str) -> int:
-        version = self.records.snapshot("feedback")
-        known, total = self._counted.get(endpoint, (-2, 0))
-        if known != version:
-            total = count_labels(self.records, endpoint)
-            self._counted[endpoint] = (version, total)
-        return total
 
     def _move(self, endpoint: str, event: Event | None = None, **fields: Any) -> None:
         """Move the endpoint's cursor, and tell the loop why."""
