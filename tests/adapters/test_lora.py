@@ -302,5 +302,5 @@ def test_labels_that_begin_alike_are_told_apart_by_their_whole_probability(loade
     labels = ("good", "good enough", "bad")
     prompts = [encoder.prompt([{"role": "user", "content": "Repeat after me, and say nothing else: bad"}])]
     said = answers.classify(loaded.model, "cpu", prompts, labels, encoder)
-    assert said.labels == ["bad"]
+    assert said.answers == ["bad"]
     assert 1 / 3 < said.scores[0] <= 1

@@ -19,8 +19,9 @@ from noria.adapters.trainers.lora import LoraTrainer, adapter, base
 from noria.adapters.trainers.lora.batches import Schedule, learning_rate
 from noria.adapters.trainers.lora.checkpoints import Checkpoints
 from noria.adapters.trainers.lora.options import INSTRUCTION, Options
-from noria.adapters.trainers.lora.rows import Example, examples, filled, labels_of, template
+from noria.adapters.trainers.lora.rows import Example, examples, filled, template
 from noria.adapters.trainers.lora.tokens import Encoder, first_difference
+from noria.adapters.trainers.records import labels_of
 from noria.domain.errors import InvalidData, InvalidProject, MissingExtra
 from noria.ports import TrainingJob
 

@@ -25,6 +25,7 @@ from noria.adapters.trainers.progress import Progress
 from noria.adapters.trainers.records import (
     Columns,
     Said,
+    labels_of,
     log_work,
     make_baseline,
     numbers_of,
@@ -33,7 +34,7 @@ from noria.adapters.trainers.records import (
     write_answers,
 )
 from noria.adapters.trainers.tracking import finished, tracked
-from noria.domain.errors import InvalidData, InvalidProject
+from noria.domain.errors import InvalidProject
 from noria.evaluation.quality import calibration_error
 from noria.ports import TrainingJob, TrainingResult
 
@@ -144,11 +145,7 @@ def fit(texts: Sequence[str], labels: Sequence[str], origins: Sequence[str], opt
     Raises:
         InvalidData: There are fewer than two labels.
     """
-    if len(set(labels)) < 2:
-        raise InvalidData(
-            f"A classifier can't learn from {len(set(labels))} different labels.",
-            "Give it rows with at least two.",
-        )
+    labels_of({"label": labels})
     many = len(texts) >= _MANY
     vectorizers = make_union(
         TfidfVectorizer(

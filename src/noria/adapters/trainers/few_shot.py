@@ -27,6 +27,7 @@ from noria.adapters.trainers.prompts import log_prompt
 from noria.adapters.trainers.records import (
     Columns,
     Said,
+    labels_of,
     log_work,
     make_baseline,
     numbers_of,
@@ -35,7 +36,6 @@ from noria.adapters.trainers.records import (
     write_answers,
 )
 from noria.adapters.trainers.tracking import finished, tracked
-from noria.domain.errors import InvalidData
 from noria.domain.prompt import EXAMPLES, Base, Prompt
 from noria.evaluation.references import likeness
 from noria.ports import TrainingJob, TrainingResult
@@ -111,7 +111,7 @@ def _train(
     parameters = asdict(options) | {
         "trainer": "few_shot",
         "examples": count,
-        "base": base.gguf or f"{base.upstream}:{base.model}",
+        "base": base_name(base),
     }
     parameters["instruction"] = prompt.messages[0]["content"][:500]
     metrics = {f"tune_score_{k}": v for k, v in tried.items()}
@@ -128,11 +128,7 @@ def first_prompt(job: TrainingJob, options: Any, base: Base, train: Columns) -> 
     if job.task == "chat":
         messages = [{"role": "system", "content": options.instruction or CHAT_INSTRUCTION}, *turns]
         return Prompt(base=base, messages=messages, parameters={"max_tokens": options.max_tokens})
-    labels = sorted(set(train["label"]))
-    if len(labels) < 2:
-        raise InvalidData(
-            f"A classifier can't learn from {len(labels)} different labels.", "Give it rows with at least two."
-        )
+    labels = list(labels_of(train))
     messages = [{"role": "system", "content": options.instruction or INSTRUCTION}, *turns]
     return Prompt(base=base, messages=[*messages, {"role": "user", "content": "{{text}}"}], labels=labels)
 

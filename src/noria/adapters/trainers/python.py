@@ -34,6 +34,7 @@ from noria.adapters.trainers.prompts import EXAMPLE, log_prompt
 from noria.adapters.trainers.records import (
     Columns,
     Said,
+    labels_of,
     log_work,
     make_baseline,
     numbers_of,
@@ -65,11 +66,8 @@ class PythonTrainer:
         if done is not None:
             return done
         train, held = read_rows(job.train), read_rows(job.holdout)
-        if job.task != "chat" and len(set(train["label"])) < 2:
-            raise InvalidData(
-                f"A classifier can't learn from {len(set(train['label']))} different labels.",
-                "Give it rows with at least two.",
-            )
+        if job.task != "chat":
+            labels_of(train)
         begun = time.perf_counter()
         with tracked(job) as mlflow:
             mlflow.sklearn.autolog(log_models=False, log_datasets=False, silent=True)

@@ -15,6 +15,7 @@ import noria
 from noria.adapters.registry.client import metric_names
 from noria.adapters.registry.modelfiles import checksum
 from noria.adapters.trainers.tracking import LOGGED_MODEL, PREDICTIONS, predictions_path
+from noria.domain.errors import InvalidData
 from noria.evaluation.baseline import FILE, Baseline
 from noria.evaluation.quality import measure
 from noria.evaluation.references import likeness
@@ -25,7 +26,7 @@ RECENT_ROWS = 300
 PACKAGES = ("noria", "mlflow", "scikit-learn", "numpy", "skops", "xllamacpp", "gepa", "torch", "transformers", "peft")
 """Whose versions are written down with a run, as far as they are installed."""
 
-Columns = Mapping[str, list[Any]]
+Columns = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Said:
 
     Attributes:
         answers: Labels, or a chat's answers.
-        scores: How probable the model thinks each, 0 to 1; for a chat how like the wanted answer it is (ROUGE-L).
+        scores: How probable the model thinks each, 0 to 1 (a whole answer: the mean of a token); for a chat that
+            doesn't tell, how like the wanted answer it is (ROUGE-L).
         certain: Whether scores are the model's own probabilities.
     """
 
@@ -60,6 +62,20 @@ def read_rows(file: str) -> dict[str, list[Any]]:
     return columns
 
 
+def labels_of(columns: Columns) -> tuple[str, ...]:
+    """The labels of a classification, sorted.
+
+    Raises:
+        InvalidData: There are fewer than two.
+    """
+    found = tuple(sorted({str(label) for label in columns["label"]}))
+    if len(found) < 2:
+        raise InvalidData(
+            f"A classifier can't learn from {len(found)} different labels.", "Give it rows with at least two."
+        )
+    return found
+
+
 def numbers_of(task: str, held: Columns, said: Said) -> dict[str, float]:
     """Quality on the held-out rows, and by origin."""
     origins = sorted(set(held["origin"]))
@@ -78,8 +94,8 @@ def numbers_of(task: str, held: Columns, said: Said) -> dict[str, float]:
 
 
 def write_answers(job: TrainingJob, said: Said) -> Path:
-    """The held-out rows with what the model says to them, beside the rows."""
-    table = pq.read_table(job.holdout)
+    """The held-out rows (the first of them, where no more were asked) with what the model says, beside the rows."""
+    table = pq.read_table(job.holdout).slice(0, len(said.answers))
     for name, column in (("prediction", pa.array(said.answers)), ("score", pa.array(said.scores, pa.float64()))):
         table = table.append_column(name, column)
     path = predictions_path(job)

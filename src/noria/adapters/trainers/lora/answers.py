@@ -2,23 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from noria.adapters.trainers.lora.losses import backbone, causal, head, log_likelihoods, pad
 from noria.adapters.trainers.lora.tokens import Encoder, first_difference
 from noria.adapters.trainers.progress import Progress
+from noria.adapters.trainers.records import Said
 
 _ROWS = 8
 """Rows that are asked together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What a model says to some rows, and how probable it thinks that is."""
-
-    labels: list[str]
-    scores: list[float]
 
 
 def classify(
@@ -28,7 +20,7 @@ def classify(
     labels: Sequence[str],
     encoder: Encoder,
     progress: Progress | None = None,
-) -> Answers:
+) -> Said:
     """The most probable label of each prompt, and its probability among the labels.
 
     Where one token tells the labels apart only that one is asked for; else each label's whole probability.
@@ -50,7 +42,7 @@ def classify(
             if progress is not None:
                 done = min(start + _ROWS, len(order))
                 progress.say(done, len(order), f"answered {done} of {len(order)} held-out rows")
-    return Answers([label for label, _ in found], [score for _, score in found])
+    return Said([label for label, _ in found], [score for _, score in found])
 
 
 def _by_token(
@@ -79,7 +71,7 @@ def _whole(
     return told
 
 
-def answer(model: Any, device: str, prompts: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Answers:
+def answer(model: Any, device: str, prompts: Sequence[Sequence[int]], tokenizer: Any, most: int) -> Said:
     """The most probable words in answer to each prompt, and their mean probability a token."""
     import torch
 
@@ -101,4 +93,4 @@ def answer(model: Any, device: str, prompts: Sequence[Sequence[int]], tokenizer:
             logs = float(log_likelihoods(model, pad([prompt], [made], device))[0]) if made else 0.0
             said.append(tokenizer.decode(made, skip_special_tokens=True).strip())
             scores.append(math.exp(logs / max(1, len(made))))
-    return Answers(said, scores)
+    return Said(said, scores)

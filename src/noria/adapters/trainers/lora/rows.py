@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from noria.domain.errors import InvalidData
 
 Message = Mapping[str, str]
@@ -29,24 +27,6 @@ class Example:
     answer: str
     rejected: str = ""
     production: bool = False
-
-
-def read_columns(file: str) -> dict[str, list[Any]]:
-    """A Parquet file's columns."""
-    columns: dict[str, list[Any]] = pq.read_table(file).to_pydict()
-    return columns
-
-
-def labels_of(columns: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
-    """The labels of a classification, sorted.
-
-    Raises:
-        InvalidData: There are fewer than two.
-    """
-    found = tuple(sorted({str(label) for label in columns["label"]}))
-    if len(found) < 2:
-        raise InvalidData(f"A model can't learn from {len(found)} different labels.", "Give it rows with at least two.")
-    return found
 
 
 def template(instruction: str, labels: Sequence[str]) -> tuple[Message, ...]:

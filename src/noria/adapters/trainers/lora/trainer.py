@@ -15,9 +15,10 @@ from noria.adapters.trainers.lora import base as bases
 from noria.adapters.trainers.lora.checkpoints import Checkpoints
 from noria.adapters.trainers.lora.options import Options
 from noria.adapters.trainers.lora.record import Trained, log
-from noria.adapters.trainers.lora.rows import Example, examples, labels_of, read_columns, template
+from noria.adapters.trainers.lora.rows import Example, examples, template
 from noria.adapters.trainers.lora.tokens import Encoded, Encoder
 from noria.adapters.trainers.progress import Progress
+from noria.adapters.trainers.records import labels_of, read_rows
 from noria.adapters.trainers.tracking import finished
 from noria.domain.errors import InvalidData
 from noria.domain.prompt import Base, Prompt
@@ -80,7 +81,7 @@ class Work:
         Raises:
             InvalidData: There are none, or they all have one label.
         """
-        train, held = read_columns(job.train), read_columns(job.holdout)
+        train, held = read_rows(job.train), read_rows(job.holdout)
         if not train["text"]:
             raise InvalidData("There are no rows to learn from.", "Give the endpoint's training data or labels.")
         labels = () if job.task == _CHAT else labels_of(train)
@@ -148,7 +149,7 @@ def _train(
     else:
         said = answers.answer(model, loaded.device, prompts, loaded.tokenizer, options.answer_tokens)
     how = {"device": loaded.device, "dtype": loaded.dtype, "base": shape.name}
-    return Trained(work.train, work.held, said.labels, said.scores, numbers, losses, how)
+    return Trained(work.train, work.held, said, numbers, losses, how)
 
 
 def _by_preference(options: Options, rows: Sequence[Example]) -> bool:
