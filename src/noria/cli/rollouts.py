@@ -50,7 +50,7 @@ def rollout_list(
         return
     print_table(
         ("endpoint", "version", "stage", "traffic", "since", "why"),
-        [(r.endpoint, f"{r.model}/{r.version}", _stage(r), f"{r.weight} %", r.changed_at, _why(r)) for r in found],
+        [(r.endpoint, r.ref, _stage(r), f"{r.weight} %", r.changed_at, _why(r)) for r in found],
         "No rollout yet: a candidate that passes its gates goes shadow, canary, champion.",
     )
 
@@ -69,7 +69,7 @@ def rollout_show(which: Which, project: Root, json: AsJson = False) -> None:
         print_json(rollout_status(found) | {"examples": examples})
         return
     share = f" at {found.weight} % of the traffic" if found.weight else ""
-    out(f"{found.model}/{found.version} for {found.endpoint}: {_stage(found)}{share} (verdict {found.verdict_id})")
+    out(f"{found.ref} for {found.endpoint}: {_stage(found)}{share} (verdict {found.verdict_id})")
     if found.paused:
         out(f"paused by {found.paused}")
     out(_agreement(found))
@@ -91,13 +91,13 @@ def rollout_pause(endpoint: Endpoint, project: Root, reason: Reason, by: By = ""
     Its guards stay awake: it is still rolled back if it does worse than its champion.
     """
     found = _steering(project, endpoint).pause(endpoint, actor(by), reason)
-    out(f"{found.model}/{found.version} stays {_place(found)} until noria rollout resume {endpoint}.")
+    out(f"{found.ref} stays {_place(found)} until noria rollout resume {endpoint}.")
 
 
 def rollout_resume(endpoint: Endpoint, project: Root, reason: Reason, by: By = "") -> None:
     """Let a paused candidate go on from where it stands."""
     found = _steering(project, endpoint).resume(endpoint, actor(by), reason)
-    out(f"{found.model}/{found.version} goes on, {_place(found)}.")
+    out(f"{found.ref} goes on, {_place(found)}.")
 
 
 def rollout_abort(endpoint: Endpoint, project: Root, reason: Reason, by: By = "") -> None:
@@ -107,7 +107,7 @@ def rollout_abort(endpoint: Endpoint, project: Root, reason: Reason, by: By = ""
     no rollout is under way.
     """
     found = _steering(project, endpoint).abort(endpoint, actor(by), reason)
-    out(f"{found.model}/{found.version} is out of the traffic of {endpoint}.")
+    out(f"{found.ref} is out of the traffic of {endpoint}.")
 
 
 def _steering(project: Any, endpoint: str) -> "Steering":

@@ -54,10 +54,7 @@ def verdict_list(
         return
     print_table(
         ("id", "endpoint", "version", "", "decided", "why it gets no traffic"),
-        [
-            (v.id, v.endpoint, f"{v.model}/{v.version}", said["standing"], v.decided_at, said["obstacle"])
-            for v, said in found
-        ],
+        [(v.id, v.endpoint, v.ref, said["standing"], v.decided_at, said["obstacle"]) for v, said in found],
         "No verdict waits for approval." if waiting else "No candidate has been judged yet.",
     )
 
@@ -74,9 +71,7 @@ def verdict_show(which: Which, project: Root, json: AsJson = False) -> None:
         print_json(verdict_status(found, approval))
         return
     decided = standing(found, None) if not found.needs_approval else "passed"
-    out(
-        f"{found.id}: {found.model}/{found.version} for {found.endpoint} {decided} at {found.decided_at:%Y-%m-%d %H:%M}"
-    )
+    out(f"{found.id}: {found.ref} for {found.endpoint} {decided} at {found.decided_at:%Y-%m-%d %H:%M}")
     out(f"compared with {found.champion or 'nobody: the first version'}; policy {found.policy_hash[:12]}")
     if found.override_by:
         out(f"overridden by {found.override_by}: {found.override_reason}")
@@ -133,7 +128,7 @@ def verdict_override(
     settings, state = opened(project)
     found = _verdict(state, which)
     new = bootstrap.manual(settings).override(found.id, by, reason)
-    out(f"{new.model}/{new.version} goes to its rollout on {by}'s word ({new.id}).")
+    out(f"{new.ref} goes to its rollout on {by}'s word ({new.id}).")
 
 
 def _approvals(project: Root) -> "Approvals":

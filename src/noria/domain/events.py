@@ -190,8 +190,13 @@ class CandidateRegistered:
     again: str = ""
 
     @property
+    def ref(self) -> str:
+        """`model/version` of the candidate."""
+        return f"{self.model}/{self.version}"
+
+    @property
     def id(self) -> str:
-        return f"candidate:{self.endpoint}:{self.model}/{self.version}" + (f":{self.again}" if self.again else "")
+        return f"candidate:{self.endpoint}:{self.ref}" + (f":{self.again}" if self.again else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

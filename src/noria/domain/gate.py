@@ -57,6 +57,11 @@ class Verdict:
     needs_approval: bool = False
 
     @property
+    def ref(self) -> str:
+        """`model/version` of the candidate."""
+        return f"{self.model}/{self.version}"
+
+    @property
     def passed(self) -> bool:
         """Whether the gates let the candidate pass, or somebody overrode them: no gates at all is not a pass."""
         return bool(self.override_by and self.override_reason) or (

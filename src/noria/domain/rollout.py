@@ -125,6 +125,11 @@ class Rollout:
     paused: str = ""
     history: tuple[StageChange, ...] = ()
 
+    @property
+    def ref(self) -> str:
+        """`model/version` of the candidate."""
+        return f"{self.model}/{self.version}"
+
     def enter(self, stage: Stage, at: datetime, reason: str, *, step: int = 0, weight: int = 0) -> "Rollout":
         """The rollout in a new stage or step, with fresh counts and the reason on record."""
         past = dict(self.past)

@@ -30,7 +30,7 @@ def keep(
     if approval is not None:
         evidence |= {"waits_for": approval.whom, "until": approval.expires_at.isoformat()}
     told = GatePassed if verdict.passed else GateFailed
-    subject = f"{verdict.model}/{verdict.version}"
+    subject = verdict.ref
     with state.change(actor, action, subject, reason=reason, evidence=evidence) as change:
         change.put(verdict)
         if approval is not None:

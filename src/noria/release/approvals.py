@@ -58,7 +58,7 @@ class Approvals:
         verdict, waiting = self._demand(verdict_id)
         newer = self._newer(verdict)
         with self.state.change(
-            person.strip(), "approval.given", _ref(verdict), reason=reason.strip(), evidence=_evidence(verdict, waiting)
+            person.strip(), "approval.given", verdict.ref, reason=reason.strip(), evidence=_evidence(verdict, waiting)
         ) as change:
             latest = change.get(Approval, verdict_id) or waiting
             approved = latest.decided(ApprovalState.APPROVED, person, self.clock.now(), reason)
@@ -66,7 +66,7 @@ class Approvals:
             if over:
                 raise Refused(
                     f"There is nothing left to approve about verdict {verdict_id}: {over}.",
-                    f"Have it judged once more: noria model add {verdict.endpoint} models:/{_ref(verdict)}.",
+                    f"Have it judged once more: noria model add {verdict.endpoint} models:/{verdict.ref}.",
                 )
             change.put(approved)
             change.emit(GatePassed(endpoint=verdict.endpoint, verdict_id=verdict_id))
@@ -82,7 +82,7 @@ class Approvals:
         with self.state.change(
             person.strip(),
             "approval.refused",
-            _ref(verdict),
+            verdict.ref,
             reason=reason.strip(),
             evidence=_evidence(verdict, waiting),
         ) as change:
@@ -105,7 +105,7 @@ class Approvals:
         approval = self.state.get(Approval, newest.id) if newest is not None else None
         if newest is None or approval is None or approval.state is not ApprovalState.EXPIRED:
             return ""
-        return f"{_ref(newest)} passed its gates and gets no traffic: {approval.reason} (verdict {newest.id})."
+        return f"{newest.ref} passed its gates and gets no traffic: {approval.reason} (verdict {newest.id})."
 
     def _demand(self, verdict_id: str) -> tuple[Verdict, Approval]:
         verdict, approval = self.state.get(Verdict, verdict_id), self.state.get(Approval, verdict_id)
@@ -121,7 +121,7 @@ class Approvals:
             if other.id == f"{verdict.id}{OVERRIDE}":
                 return f"{other.override_by} overrode it"
             if other.decided_at > verdict.decided_at and not barrier(self.state, other):
-                return f"{_ref(other)}, judged later, was allowed meanwhile"
+                return f"{other.ref}, judged later, was allowed meanwhile"
         return ""
 
     def _end_if_due(self, approval: Approval, now: datetime) -> Approval:
@@ -135,7 +135,7 @@ class Approvals:
         evidence = _evidence(verdict, approval)
         ended = approval.ended(now, why)
         try:
-            with self.state.change(ACTOR, "approval.expired", _ref(verdict), reason=why, evidence=evidence) as change:
+            with self.state.change(ACTOR, "approval.expired", verdict.ref, reason=why, evidence=evidence) as change:
                 if change.get(Approval, approval.id) != approval:
                     raise _Meanwhile
                 change.put(ended)
@@ -147,7 +147,7 @@ class Approvals:
         verdict = self.state.get(Verdict, approval.verdict_id) if approval.waits else None
         if verdict is None:
             return ""
-        return f"{_ref(verdict)} passed its gates and {approval.ending}: noria verdict show {verdict.id}."
+        return f"{verdict.ref} passed its gates and {approval.ending}: noria verdict show {verdict.id}."
 
 
 class _Meanwhile(Exception):
@@ -170,7 +170,7 @@ def asked(verdict: Verdict, rule: ApprovalRule, requested_by: tuple[str, ...]) -
 
 def requesters(state: StateStore, event: CandidateRegistered) -> tuple[str, ...]:
     """People who asked for the run that made a candidate, or who uploaded or proposed the version."""
-    ref = f"{event.model}/{event.version}"
+    ref = event.ref
     runs = state.find(Run, endpoint=event.endpoint, limit=MANY)
     mine = [run for run in runs if run.id == event.run_id or (run.model, run.version) == (event.model, event.version)]
     uploads = [e.actor for e in state.audit_trail() if e.action == "version.registered" and e.subject == ref]
@@ -185,7 +185,7 @@ def barrier(state: StateStore, verdict: Verdict) -> str:
 
 def _moot(verdict: Verdict, route: Route | None) -> str:
     """That another champion answers than the one a verdict compared with; empty if it is the same."""
-    ref = _ref(verdict)
+    ref = verdict.ref
     champion = route.champion.ref if route is not None and route.champion.ref != ref else ""
     if champion == verdict.champion:
         return ""
@@ -212,7 +212,3 @@ def _span(approval: Approval) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
-
-
-def _ref(verdict: Verdict) -> str:
-    return f"{verdict.model}/{verdict.version}"

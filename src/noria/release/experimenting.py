@@ -120,7 +120,7 @@ class Experimenting:
         rollout = under_way(self.state, endpoint)
         if rollout is not None:
             raise Refused(
-                f"{rollout.model}/{rollout.version} is on its way to the traffic of {endpoint}.",
+                f"{rollout.ref} is on its way to the traffic of {endpoint}.",
                 "Wait for the end of its rollout, or abort it: noria rollout abort.",
             )
 

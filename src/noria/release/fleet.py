@@ -121,7 +121,7 @@ class Fleet:
     def _undecided(self, ref: str) -> bool:
         if ref in self._about_to_be_compared():
             return True
-        verdicts = [v for v in self.state.find(Verdict) if f"{v.model}/{v.version}" == ref]
+        verdicts = [v for v in self.state.find(Verdict) if v.ref == ref]
         if not verdicts:
             return True
         newest = verdicts[0]

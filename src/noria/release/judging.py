@@ -76,7 +76,7 @@ class Release:
         if self.state.get(Verdict, verdict_id) is not None:
             return verdict_id  # told before the worker died
         route = self.state.get(Route, event.endpoint)
-        ref = f"{event.model}/{event.version}"
+        ref = event.ref
         champion = route.champion if route is not None and route.champion.ref != ref else None
         policy_hash, results, rule = self._results(event, champion, problem)
         verdict = Verdict(
@@ -203,7 +203,7 @@ class Release:
         verdict = self.state.get(Verdict, verdict_id)
         if verdict is None or verdict.passed:
             return
-        route, ref = self.state.get(Route, verdict.endpoint), f"{verdict.model}/{verdict.version}"
+        route, ref = self.state.get(Route, verdict.endpoint), verdict.ref
         serving = () if route is None else (*route.targets, *([route.previous] if route.previous else []))
         if ref in self.host.running() and all(target.ref != ref for target in serving):
             self.host.stop(ref)

@@ -100,7 +100,7 @@ class Manual:
         with self.state.change(
             actor,
             "rollout.withdrawn",
-            f"{rollout.model}/{rollout.version}",
+            rollout.ref,
             reason=reason,
             evidence=evidence(rollout) | {"endpoint": route.endpoint, "champion": route.champion.ref},
         ) as change:

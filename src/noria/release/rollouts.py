@@ -87,7 +87,7 @@ class Rollouts:
         known = self.state.get(Rollout, verdict.id)
         if known is not None:
             return known.stage is Stage.STARTING
-        if route.champion.ref == f"{verdict.model}/{verdict.version}":
+        if route.champion.ref == verdict.ref:
             return False
         if verdict.champion not in ("", route.champion.ref) and not verdict.override_by:
             self._judge_again(verdict, route.champion.ref)
@@ -104,7 +104,7 @@ class Rollouts:
 
     def _judge_again(self, verdict: Verdict, champion: str) -> None:
         """A verdict against a version that serves no more says nothing of the one that does: the gates decide anew."""
-        ref = f"{verdict.model}/{verdict.version}"
+        ref = verdict.ref
         runs = self.state.find(Run, endpoint=verdict.endpoint)
         run = next((each.id for each in runs if (each.model, each.version) == (verdict.model, verdict.version)), "")
         reason = f"it was compared with {verdict.champion}, and {champion} serves now"
@@ -126,11 +126,11 @@ class Rollouts:
             )
 
     def _supersede(self, route: Route, older: Rollout, by: Verdict) -> None:
-        why = f"superseded by {by.model}/{by.version}, which passed its gates meanwhile"
+        why = f"superseded by {by.ref}, which passed its gates meanwhile"
         with self.state.change(
             ACTOR,
             "rollout.superseded",
-            f"{older.model}/{older.version}",
+            older.ref,
             reason=why,
             evidence=evidence(older) | {"by": by.id},
         ) as change:
@@ -141,7 +141,7 @@ class Rollouts:
 
     def _make_room(self, experiment: Experiment, by: Verdict) -> None:
         """End an experiment: what it compares with is about to change."""
-        why = f"{by.model}/{by.version} passed its gates and begins its rollout"
+        why = f"{by.ref} passed its gates and begins its rollout"
         evidence = {"endpoint": by.endpoint, "by": by.id, "requests": experiment.requests}
         with self.state.change(ACTOR, "experiment.superseded", experiment.id, reason=why, evidence=evidence) as change:
             latest = change.get(Experiment, experiment.id)
@@ -165,7 +165,7 @@ class Rollouts:
         with self.state.change(
             ACTOR,
             "rollout.rolled_back",
-            f"{verdict.model}/{verdict.version}",
+            verdict.ref,
             reason=reason,
             evidence={"verdict": verdict_id},
         ) as change:
@@ -262,7 +262,7 @@ class Rollouts:
         with self.state.change(
             ACTOR,
             _ACTIONS[decision.move],
-            f"{after.model}/{after.version}",
+            after.ref,
             reason=decision.reason,
             evidence=dict(decision.evidence) | {"endpoint": after.endpoint, "verdict": after.verdict_id},
         ) as change:
@@ -271,7 +271,7 @@ class Rollouts:
             self._move(change, _route(change, after.endpoint), after, decision)
 
     def _move(self, change: Change, route: Route, rollout: Rollout, decision: Decision) -> None:
-        ref = f"{rollout.model}/{rollout.version}"
+        ref = rollout.ref
         candidate = next(t for t in route.targets if t.ref == ref and t.role is not Role.CHAMPION)
         match decision.move:
             case Move.STEP:

@@ -30,7 +30,7 @@ class Sightings(Following):
             return Look(), rollout
         judgements, rows = self.read(rollout)
         seen = dict(rollout.seen)
-        candidate = f"{rollout.model}/{rollout.version}"
+        candidate = rollout.ref
         served, fresh = self._count_requests(rollout, rows, seen)
         judged, waiting = self.count_labels((self.champion, candidate), judgements, seen, now)
         self.fresh, self.snapshots = False, AGAIN if waiting else snapshots
@@ -46,7 +46,7 @@ class Sightings(Following):
         """What each version did, and the requests that something new is known of."""
         role = Role.SHADOW if rollout.stage is Stage.SHADOW else Role.CANARY
         limit = rollout.slow_ms if rollout.stage is Stage.CANARY else 0.0  # a shadow's copies wait for one another
-        candidate, fresh = f"{rollout.model}/{rollout.version}", set[str]()
+        candidate, fresh = rollout.ref, set[str]()
         arms = [Arm(), Arm()]
         words: tuple[list[str], list[str]] = ([], [])
         for row in rows:

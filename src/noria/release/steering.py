@@ -36,7 +36,7 @@ class Steering:
         """
         rollout = self._demand(endpoint, actor, reason, "pause")
         if rollout.paused:
-            raise Refused(f"{_ref(rollout)} is paused already, by {rollout.paused}.", "noria rollout resume ends that.")
+            raise Refused(f"{rollout.ref} is paused already, by {rollout.paused}.", "noria rollout resume ends that.")
         with self._change(rollout, "rollout.paused", actor, reason) as change:
             paused = replace(_latest(change, rollout), paused=f"{actor}: {reason}")
             change.put(paused)
@@ -50,7 +50,7 @@ class Steering:
         """
         rollout = self._demand(endpoint, actor, reason, "resume")
         if not rollout.paused:
-            raise Refused(f"{_ref(rollout)} isn't paused.", "noria rollout show says where it stands.")
+            raise Refused(f"{rollout.ref} isn't paused.", "noria rollout show says where it stands.")
         with self._change(rollout, "rollout.resumed", actor, reason) as change:
             resumed = replace(_latest(change, rollout), paused="")
             change.put(resumed)
@@ -68,7 +68,7 @@ class Steering:
             ended = latest.enter(Stage.ROLLED_BACK, self.clock.now(), f"{actor}: {reason}", step=latest.step)
             change.put(ended)
             route = change.get(Route, endpoint)
-            if route is not None and any(t.ref == _ref(rollout) and t.role is not Role.CHAMPION for t in route.targets):
+            if route is not None and any(t.ref == rollout.ref and t.role is not Role.CHAMPION for t in route.targets):
                 change.put(routes.alone(route))
             change.emit(RolledBack(endpoint=endpoint, rollout_id=rollout.id, reason=f"{actor}: {reason}"))
         return ended
@@ -83,7 +83,7 @@ class Steering:
 
     def _change(self, rollout: Rollout, action: str, actor: str, reason: str) -> AbstractContextManager[Change]:
         told = evidence(rollout) | {"endpoint": rollout.endpoint}
-        return self.state.change(actor, action, _ref(rollout), reason=reason, evidence=told)
+        return self.state.change(actor, action, rollout.ref, reason=reason, evidence=told)
 
 
 def _latest(change: Change, rollout: Rollout) -> Rollout:
@@ -94,9 +94,5 @@ def _latest(change: Change, rollout: Rollout) -> Rollout:
     """
     latest = change.get(Rollout, rollout.id)
     if latest is None or latest.stage.finished:
-        raise Refused(f"The rollout of {_ref(rollout)} has just ended.", "noria rollout show says how.")
+        raise Refused(f"The rollout of {rollout.ref} has just ended.", "noria rollout show says how.")
     return latest
-
-
-def _ref(rollout: Rollout) -> str:
-    return f"{rollout.model}/{rollout.version}"

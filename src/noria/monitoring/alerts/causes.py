@@ -103,7 +103,7 @@ class Causes:
         verdict = self.state.get(Verdict, event.verdict_id)
         assert verdict is not None, f"{event.verdict_id} was decided, so it is in the state"
         why = "; ".join(reason.rstrip(".") for reason in verdict.reasons) or "no gate could be run"
-        summary = f"{verdict.model}/{verdict.version} was refused and gets no traffic: {why}."
+        summary = f"{verdict.ref} was refused and gets no traffic: {why}."
         return event_alert(event.endpoint, GATE, verdict.version, self.clock.now(), verdict.decided_at, summary)
 
     def _of_run(self, event: RunFailed) -> Alert:
@@ -116,7 +116,7 @@ class Causes:
         verdict, rollout = self.state.get(Verdict, event.rollout_id), self.state.get(Rollout, event.rollout_id)
         assert verdict is not None, f"{event.rollout_id} allowed the version, so it is in the state"
         since = rollout.started_at if rollout is not None else verdict.decided_at
-        summary = f"{verdict.model}/{verdict.version} was taken out of the traffic: {event.reason.rstrip('.')}."
+        summary = f"{verdict.ref} was taken out of the traffic: {event.reason.rstrip('.')}."
         now, grave = self.clock.now(), Severity.CRITICAL
         return event_alert(event.endpoint, ROLLOUT, verdict.version, now, since, summary, grave)
 
