@@ -4,11 +4,13 @@ from dataclasses import asdict, replace
 from datetime import datetime
 
 from noria.domain.approval import Approval
-from noria.domain.events import GateFailed, GatePassed
+from noria.domain.endpoint import Route
+from noria.domain.errors import Conflict
+from noria.domain.events import GateFailed, GatePassed, VersionPromoted
 from noria.domain.experiment import Experiment, ExperimentState
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
-from noria.ports import StateStore
+from noria.ports import Change, StateStore
 
 ACTOR = "noria"
 """Who acts when the loop acts by itself."""
@@ -52,6 +54,34 @@ def experiment_under_way(state: StateStore, endpoint: str) -> Experiment | None:
 def ended(experiment: Experiment, at: datetime, verdict: str, winner: str = "") -> Experiment:
     """The experiment, over."""
     return replace(experiment, state=ExperimentState.ENDED, changed_at=at, verdict=verdict, winner=winner)
+
+
+def route_of(change: Change, endpoint: str) -> Route:
+    """The route as it is now, of an endpoint that serves."""
+    route = change.get(Route, endpoint)
+    assert route is not None, "a route is replaced, never removed"
+    return route
+
+
+def install(change: Change, route: Route) -> None:
+    """Put a route with a new champion and tell the loop."""
+    champion = route.champion
+    change.put(route)
+    change.emit(
+        VersionPromoted(
+            endpoint=route.endpoint, model=champion.model, version=champion.version, revision=route.revision
+        )
+    )
+
+
+def unchanged(found: object, expected: object, what: str, remedy: str = "Look again.") -> None:
+    """What is about to be replaced is what was looked at.
+
+    Raises:
+        Conflict: It isn't.
+    """
+    if found != expected:
+        raise Conflict(f"{what} changed meanwhile.", remedy)
 
 
 def tally(rollout: Rollout) -> str:

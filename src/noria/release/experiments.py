@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from noria.domain.endpoint import Role, Route, Target
-from noria.domain.errors import Conflict, NoriaError, Refused
-from noria.domain.events import ExperimentStarted, VersionPromoted
+from noria.domain.errors import Conflict, NoriaError
+from noria.domain.events import ExperimentStarted
 from noria.domain.experiment import Experiment, ExperimentState, Variant
 from noria.domain.gate import Verdict
 from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
 from noria.release import routes
-from noria.release.account import ACTOR, ended, experiment_under_way
+from noria.release.account import ACTOR, ended, experiment_under_way, install, route_of, unchanged
 from noria.release.contest import Contest
 from noria.release.standings import Outcome, Standing, outcome, split, standings
 from noria.settings import Endpoint
@@ -65,11 +65,9 @@ class Experiments:
     def _bring_up(self, endpoint: str, ref: str) -> str:
         name, _, number = ref.rpartition("/")
         version, route = self.registry.version(name, number), self.state.get(Route, endpoint)
-        if route is not None and self.host.wire(version) is not route.wire:
-            raise Refused(
-                f"{ref} speaks the {self.host.wire(version)} protocol, {endpoint} speaks {route.wire}.",
-                "Compare them offline, with noria experiment run.",
-            )
+        if route is not None:
+            remedy = "Compare them offline, with noria experiment run."
+            routes.check_wire(route, ref, self.host.wire(version), remedy)
         return self.host.start(version)
 
     def _give_up(self, experiment_id: str, problem: str) -> None:
@@ -125,7 +123,7 @@ class Experiments:
         moves = max(abs(new - v.weight) for new, v in zip(weights, after.variants, strict=True))
         if moves < LEAST_MOVE or self.clock.now() - after.changed_at < ADAPTS_EVERY:
             with self.state.note() as note:
-                _same(note.get(Experiment, before.id), before)
+                unchanged(note.get(Experiment, before.id), before, f"Experiment {before.id}")
                 note.put(after)
             return
         variants = tuple(replace(v, weight=new) for new, v in zip(weights, after.variants, strict=True))
@@ -133,8 +131,8 @@ class Experiments:
         with self.state.change(
             ACTOR, "experiment.adapted", after.id, reason="more traffic to what does better", evidence=evidence
         ) as change:
-            _same(change.get(Experiment, before.id), before)
-            route = _route(change, after.endpoint)
+            unchanged(change.get(Experiment, before.id), before, f"Experiment {before.id}")
+            route = route_of(change, after.endpoint)
             shares = {v.ref: v.weight for v in variants}
             change.put(routes.split(route, [replace(t, weight=shares[t.ref]) for t in route.variants]))
             change.put(replace(after, variants=variants, changed_at=self.clock.now()))
@@ -146,8 +144,8 @@ class Experiments:
         with self.state.change(
             ACTOR, "experiment.ended", after.id, reason=come_to.sentence, evidence=numbers
         ) as change:
-            _same(change.get(Experiment, before.id), before)
-            route = _route(change, after.endpoint)
+            unchanged(change.get(Experiment, before.id), before, f"Experiment {before.id}")
+            route = route_of(change, after.endpoint)
             change.put(ended(after, self.clock.now(), come_to.sentence, come_to.winner))
             if promotes:
                 self._promote(change, route, next(t for t in route.variants if t.ref == come_to.winner))
@@ -156,13 +154,8 @@ class Experiments:
 
     def _promote(self, change: Change, route: Route, winner: Target) -> None:
         verdict = change.get(Verdict, winner.verdict_id)
-        moved = routes.promoted(route, winner, verdict.policy_hash if verdict is not None else route.policy_hash)
-        change.put(moved)
-        change.emit(
-            VersionPromoted(
-                endpoint=route.endpoint, model=winner.model, version=winner.version, revision=moved.revision
-            )
-        )
+        policy_hash = verdict.policy_hash if verdict is not None else route.policy_hash
+        install(change, routes.promoted(route, winner, policy_hash))
 
 
 def told(found: list[Standing]) -> dict[str, object]:
@@ -185,14 +178,3 @@ def _target(variant: Variant, url: str) -> Target:
         url=url,
         verdict_id=variant.verdict_id,
     )
-
-
-def _route(change: Change, endpoint: str) -> Route:
-    route = change.get(Route, endpoint)
-    assert route is not None, "a route is replaced, never removed"
-    return route
-
-
-def _same(found: Experiment | None, expected: Experiment) -> None:
-    if found != expected:
-        raise Conflict(f"Experiment {expected.id} changed meanwhile.", "Look again.")

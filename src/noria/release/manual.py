@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from noria.domain.endpoint import Route
-from noria.domain.errors import Conflict, Refused, UnknownEndpoint
-from noria.domain.events import RolledBack, VersionPromoted
+from noria.domain.errors import Refused, UnknownEndpoint
+from noria.domain.events import RolledBack
 from noria.domain.experiment import Experiment
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
-from noria.ports import Clock, StateStore
+from noria.ports import Change, Clock, StateStore
 from noria.release import routes
-from noria.release.account import OVERRIDE, ended, evidence, experiment_under_way, keep, under_way
+from noria.release.account import OVERRIDE, ended, evidence, experiment_under_way, install, keep, unchanged, under_way
 from noria.release.approvals import barrier
 
 
@@ -88,7 +88,7 @@ class Manual:
             reason=reason,
             evidence={"endpoint": route.endpoint, "champion": route.champion.ref, "requests": experiment.requests},
         ) as change:
-            _unchanged(change.get(Route, route.endpoint), route)
+            _still(change, route)
             change.put(alone)
             latest = change.get(Experiment, experiment.id) or experiment
             change.put(ended(latest, self.clock.now(), f"stopped by {actor}: {reason}"))
@@ -104,7 +104,7 @@ class Manual:
             reason=reason,
             evidence=evidence(rollout) | {"endpoint": route.endpoint, "champion": route.champion.ref},
         ) as change:
-            _unchanged(change.get(Route, route.endpoint), route)
+            _still(change, route)
             change.put(alone)
             change.put(ended)
             change.emit(RolledBack(endpoint=route.endpoint, rollout_id=rollout.id, reason=reason))
@@ -120,20 +120,12 @@ class Manual:
             reason=reason,
             evidence={"endpoint": route.endpoint, "champion": back.champion.ref, "verdict": back.champion.verdict_id},
         ) as change:
-            _unchanged(change.get(Route, route.endpoint), route)
-            change.put(back)
+            _still(change, route)
             if rollout is not None:
                 why = f"{actor} took its champion back: {reason}"
                 change.put(rollout.enter(Stage.ROLLED_BACK, self.clock.now(), why))
             change.emit(RolledBack(endpoint=route.endpoint, rollout_id=gone.verdict_id, reason=reason))
-            change.emit(
-                VersionPromoted(
-                    endpoint=route.endpoint,
-                    model=back.champion.model,
-                    version=back.champion.version,
-                    revision=back.revision,
-                )
-            )
+            install(change, back)
         return back
 
     def _previous_champion(self, route: Route) -> Route:
@@ -150,6 +142,6 @@ class Manual:
         return routes.taken_back(route)
 
 
-def _unchanged(found: Route | None, expected: Route) -> None:
-    if found != expected:
-        raise Conflict(f"The route of {expected.endpoint} changed meanwhile.", "Look at noria status and try again.")
+def _still(change: Change, route: Route) -> None:
+    what, remedy = f"The route of {route.endpoint}", "Look at noria status and try again."
+    unchanged(change.get(Route, route.endpoint), route, what, remedy)

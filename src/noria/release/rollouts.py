@@ -11,14 +11,14 @@ from datetime import datetime
 
 from noria.domain.endpoint import Role, Route, Target
 from noria.domain.errors import Conflict, NoriaError, Refused
-from noria.domain.events import CandidateRegistered, GatePassed, RolledBack, VersionPromoted
+from noria.domain.events import CandidateRegistered, GatePassed, RolledBack
 from noria.domain.experiment import Experiment
 from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
 from noria.domain.run import Run
 from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
 from noria.release import routes
-from noria.release.account import ACTOR, ended, evidence, experiment_under_way, under_way
+from noria.release.account import ACTOR, ended, evidence, experiment_under_way, install, route_of, unchanged, under_way
 from noria.release.aliases import Aliases
 from noria.release.approvals import barrier
 from noria.release.guards import guards_of, slow_limit, threshold
@@ -136,7 +136,7 @@ class Rollouts:
         ) as change:
             latest = change.get(Rollout, older.id)
             if latest is not None and not latest.stage.finished:
-                change.put(routes.alone(_route(change, route.endpoint)))
+                change.put(routes.alone(route_of(change, route.endpoint)))
                 change.put(latest.enter(Stage.ROLLED_BACK, self.clock.now(), why, step=latest.step))
 
     def _make_room(self, experiment: Experiment, by: Verdict) -> None:
@@ -146,17 +146,14 @@ class Rollouts:
         with self.state.change(ACTOR, "experiment.superseded", experiment.id, reason=why, evidence=evidence) as change:
             latest = change.get(Experiment, experiment.id)
             if latest is not None and not latest.over:
-                change.put(routes.alone(_route(change, by.endpoint)))
+                change.put(routes.alone(route_of(change, by.endpoint)))
                 change.put(ended(latest, self.clock.now(), f"ended undecided: {why}"))
 
     def _bring_up(self, verdict_id: str) -> str:
         verdict = self._verdict(verdict_id)
         version, route = self.registry.version(verdict.model, verdict.version), self.state.get(Route, verdict.endpoint)
-        if route is not None and self.host.wire(version) is not route.wire:
-            raise Refused(
-                f"{version.ref} speaks the {self.host.wire(version)} protocol, {route.endpoint} speaks {route.wire}.",
-                "Give it an endpoint of its own.",
-            )
+        if route is not None:
+            routes.check_wire(route, version.ref, self.host.wire(version), "Give it an endpoint of its own.")
         return self.host.start(version)
 
     def _give_up(self, verdict_id: str, problem: str) -> None:
@@ -189,8 +186,8 @@ class Rollouts:
                 reason=reason,
                 evidence={"endpoint": verdict.endpoint, "verdict": verdict.id, "champion": route.champion.ref},
             ) as change:
-                _same(change.get(Rollout, rollout.id), rollout)
-                change.put(routes.shadowed(_route(change, verdict.endpoint), candidate))
+                unchanged(change.get(Rollout, rollout.id), rollout, f"Rollout {rollout.id}")
+                change.put(routes.shadowed(route_of(change, verdict.endpoint), candidate))
                 change.put(rollout.enter(Stage.SHADOW, self.clock.now(), reason))
 
     def _first(self, verdict: Verdict, champion: Target) -> None:
@@ -202,7 +199,7 @@ class Rollouts:
             reason=f"the first version of {verdict.endpoint}",
             evidence={"endpoint": verdict.endpoint, "verdict": verdict.id, "previous": ""},
         ) as change:
-            self._install(change, routes.first(verdict.endpoint, wire, champion, verdict.policy_hash))
+            install(change, routes.first(verdict.endpoint, wire, champion, verdict.policy_hash))
 
     def _starting(self, verdict: Verdict, now: datetime) -> Rollout:
         now_us, endpoint = self.clock.now_us(), self.endpoint(verdict.endpoint)
@@ -256,7 +253,7 @@ class Rollouts:
             return
         if decision.move is Move.WAIT:
             with self.state.note() as note:
-                _same(note.get(Rollout, before.id), before)
+                unchanged(note.get(Rollout, before.id), before, f"Rollout {before.id}")
                 note.put(after)
             return
         with self.state.change(
@@ -266,9 +263,9 @@ class Rollouts:
             reason=decision.reason,
             evidence=dict(decision.evidence) | {"endpoint": after.endpoint, "verdict": after.verdict_id},
         ) as change:
-            _same(change.get(Rollout, before.id), before)
+            unchanged(change.get(Rollout, before.id), before, f"Rollout {before.id}")
             change.put(after)
-            self._move(change, _route(change, after.endpoint), after, decision)
+            self._move(change, route_of(change, after.endpoint), after, decision)
 
     def _move(self, change: Change, route: Route, rollout: Rollout, decision: Decision) -> None:
         ref = rollout.ref
@@ -278,7 +275,7 @@ class Rollouts:
                 change.put(routes.shared(route, candidate, decision.weight))
             case Move.PROMOTE:
                 policy_hash = self._verdict(rollout.verdict_id).policy_hash
-                self._install(change, routes.promoted(route, candidate, policy_hash))
+                install(change, routes.promoted(route, candidate, policy_hash))
             case _:
                 change.put(routes.alone(route))
                 change.emit(RolledBack(endpoint=route.endpoint, rollout_id=rollout.id, reason=decision.reason))
@@ -295,16 +292,6 @@ class Rollouts:
         """Put the champion alias back if somebody moved it in the registry; True if somebody had."""
         return Aliases(self.state, self.registry).restore(endpoint)
 
-    def _install(self, change: Change, route: Route) -> None:
-        """Put a route with a new champion and tell the loop."""
-        champion = route.champion
-        change.put(route)
-        change.emit(
-            VersionPromoted(
-                endpoint=route.endpoint, model=champion.model, version=champion.version, revision=route.revision
-            )
-        )
-
     def _verdict(self, verdict_id: str) -> Verdict:
         verdict = self.state.get(Verdict, verdict_id)
         assert verdict is not None, "verdicts are never deleted"
@@ -315,14 +302,3 @@ def _target(verdict: Verdict, url: str) -> Target:
     return Target(
         model=verdict.model, version=verdict.version, role=Role.SHADOW, weight=0, url=url, verdict_id=verdict.id
     )
-
-
-def _route(change: Change, endpoint: str) -> Route:
-    route = change.get(Route, endpoint)
-    assert route is not None, "a route is replaced, never removed"
-    return route
-
-
-def _same(found: Rollout | None, expected: Rollout) -> None:
-    if found != expected:
-        raise Conflict(f"Rollout {expected.id} changed meanwhile.", "Look again.")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from noria.domain.endpoint import FULL_WEIGHT, Role, Route, Target, Wire
+from noria.domain.errors import Refused
 
 
 def first(endpoint: str, wire: Wire, target: Target, policy_hash: str) -> Route:
@@ -47,6 +48,16 @@ def taken_back(route: Route) -> Route:
     assert route.previous is not None, "the caller has looked"
     targets = (_as(route.previous, Role.CHAMPION, FULL_WEIGHT),)
     return replace(route, revision=route.revision + 1, targets=targets, previous=None)
+
+
+def check_wire(route: Route, ref: str, wire: Wire, remedy: str) -> None:
+    """A version can only answer beside others whose callers' protocol it speaks.
+
+    Raises:
+        Refused: It speaks another one.
+    """
+    if wire is not route.wire:
+        raise Refused(f"{ref} speaks the {wire} protocol, {route.endpoint} speaks {route.wire}.", remedy)
 
 
 def _next(route: Route, targets: tuple[Target, ...]) -> Route:
