@@ -5,11 +5,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field, replace
-
-import msgspec
+from dataclasses import dataclass, field
 
 from noria.adapters.codec import decode, decode_event, encode, encode_event
+from noria.adapters.state.account import drafted
 from noria.domain.audit import AuditEvent, AuditHead
 
 
@@ -45,8 +44,7 @@ class _Change:
             self.memory.events[event.id] = encode_event(event)
 
     def seal(self, entry):
-        head = self.get(AuditHead, "audit") or AuditHead()
-        sealed = replace(entry, sequence=head.sequence + 1, previous_hash=head.hash).sealed()
+        sealed = (self.get(AuditHead, "audit") or AuditHead()).seal(entry)
         self.memory.audit.append(sealed)
         self.put(AuditHead(sequence=sealed.sequence, hash=sealed.hash))
 
@@ -73,15 +71,7 @@ class FakeState:
 
     @contextmanager
     def change(self, actor: str, action: str, subject: str, *, reason: str = "", evidence: Mapping | None = None):
-        entry = AuditEvent(
-            sequence=0,
-            at=self._clock.now(),
-            actor=actor,
-            action=action,
-            subject=subject,
-            reason=reason,
-            evidence=msgspec.json.decode(msgspec.json.encode(evidence or {})),
-        )
+        entry = drafted(self._clock.now(), actor, action, subject, reason, evidence)
         with self.note() as change:
             yield change
             change.seal(entry)

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from fakes.state import FakeState
-from noria.adapters.state import schema
+from noria.adapters.state import schema, writing
 from noria.adapters.state.sql import SqlState, migrate
 from noria.adapters.state.sqlite import SqliteState, file_of, is_current
 from noria.domain.audit import AuditEvent, AuditHead, broken_at
@@ -339,7 +339,7 @@ def test_a_noun_that_was_damaged_is_told_and_not_guessed(url):
 
 
 def test_a_lock_that_another_process_keeps_is_told_as_a_conflict(url, monkeypatch):
-    monkeypatch.setattr(schema, "BUSY_MS", 20)
+    monkeypatch.setattr(writing, "BUSY_MS", 20)
     migrate(url)
     engine, state = create_engine(url), SqlState(url, Ticking())
     with engine.connect() as other:

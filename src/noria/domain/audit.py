@@ -66,6 +66,10 @@ class AuditHead:
     sequence: int = 0
     hash: str = GENESIS
 
+    def seal(self, entry: AuditEvent) -> AuditEvent:
+        """An entry as the next event of the chain, with its hash."""
+        return replace(entry, sequence=self.sequence + 1, previous_hash=self.hash).sealed()
+
 
 @dataclass(frozen=True, slots=True)
 class Break:

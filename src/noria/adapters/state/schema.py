@@ -12,7 +12,8 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from noria.adapters.state.sqlite import HEAD
-from noria.adapters.state.trouble import BUSY_MS, explain
+from noria.adapters.state.trouble import explain
+from noria.adapters.state.writing import prepare
 from noria.domain.errors import StateUnavailable
 
 metadata = MetaData()
@@ -154,8 +155,7 @@ def _make_folder(url: URL) -> None:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # Noria says when a transaction begins, not the driver
-    for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}")
+    prepare(connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -6,21 +6,18 @@ On SQLite a writer takes the lock at once (BEGIN IMMEDIATE), so that two process
 and a commit is on disk when it returns (synchronous=FULL).
 """
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-import msgspec
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, make_url
 
 from noria.adapters.codec import decode, decode_event, encode, encode_event
+from noria.adapters.state.account import audited, columns_of, drafted
 from noria.adapters.state.schema import audit, connect, events, explained, meta, migrate, nouns, writing
-from noria.adapters.state.sqlite import audited
 from noria.adapters.state.writing import identity
 from noria.domain.audit import AuditEvent, AuditHead
 from noria.domain.events import Event
@@ -62,10 +59,8 @@ class SqlChange:
 
     def seal(self, entry: AuditEvent) -> None:
         """Add an entry to the end of the audit chain."""
-        head = self.get(AuditHead, AuditHead().id) or AuditHead()
-        sealed = replace(entry, sequence=head.sequence + 1, previous_hash=head.hash).sealed()
-        row = asdict(sealed) | {"at": sealed.at.isoformat(), "evidence": json.dumps(sealed.evidence)}
-        self._connection.execute(audit.insert().values(row))
+        sealed = (self.get(AuditHead, AuditHead().id) or AuditHead()).seal(entry)
+        self._connection.execute(audit.insert().values(columns_of(sealed)))
         self.put(AuditHead(sequence=sealed.sequence, hash=sealed.hash))
 
     def finish(self) -> None:
@@ -115,15 +110,7 @@ class SqlState:
         reason: str = "",
         evidence: Mapping[str, object] | None = None,
     ) -> Iterator[SqlChange]:
-        entry = AuditEvent(
-            sequence=0,
-            at=self._clock.now(),
-            actor=actor,
-            action=action,
-            subject=subject,
-            reason=reason,
-            evidence=msgspec.json.decode(msgspec.json.encode(evidence or {})),  # as it will be read back and hashed
-        )
+        entry = drafted(self._clock.now(), actor, action, subject, reason, evidence)
         with self._writing() as change:
             yield change
             change.seal(entry)

@@ -3,22 +3,18 @@ by commands that a person waits for. SQLAlchemy (`adapters/state/sql.py`: Postgr
 longer than all the rest of `noria rollback`.
 """
 
-import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from noria.adapters.codec import decode, decode_event
+from noria.adapters.state.account import AUDIT, audited, drafted
 from noria.adapters.state.trouble import BUSY_MS, explain
-from noria.adapters.state.writing import AUDIT, SqliteChange, prepare, stored
+from noria.adapters.state.writing import SqliteChange, prepare, stored
 from noria.domain.audit import AuditEvent
-from noria.domain.errors import StorageCorrupted
 from noria.domain.events import Event
 from noria.ports import Clock
 
@@ -28,7 +24,6 @@ URL = "sqlite:///"
 """What the URL of a state on SQLite begins with."""
 HEAD = "0001"
 """The newest migration, so that a database that is up to date is opened without loading alembic."""
-_PAGE = 500
 
 
 def file_of(url: str) -> Path | None:
@@ -94,15 +89,7 @@ class SqliteState:
         reason: str = "",
         evidence: Mapping[str, object] | None = None,
     ) -> Iterator[SqliteChange]:
-        entry = AuditEvent(
-            sequence=0,
-            at=self._clock.now(),
-            actor=actor,
-            action=action,
-            subject=subject,
-            reason=reason,
-            evidence=msgspec.json.decode(msgspec.json.encode(evidence or {})),  # as it will be read back and hashed
-        )
+        entry = drafted(self._clock.now(), actor, action, subject, reason, evidence)
         with self.note() as change:
             yield change
             change.seal(entry)
@@ -185,43 +172,6 @@ class SqliteState:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-def audited(
-    page: Callable[[int, int], Sequence[Mapping[str, Any]]], after: int, limit: int | None
-) -> Iterator[AuditEvent]:
-    """Entries of the account in order, read a page at a time.
-
-    Args:
-        page: A sequence number and how many → the columns of the entries that follow it.
-        after: Sequence number that they begin after.
-        limit: How many at most; None for all.
-    """
-    left = limit
-    while left is None or left > 0:
-        size = _PAGE if left is None else min(left, _PAGE)
-        rows = page(after, size)
-        for row in rows:
-            yield _audit_event(row)
-        if len(rows) < size:
-            return
-        after = rows[-1]["sequence"]
-        left = None if left is None else left - size
-
-
-def _audit_event(fields: Mapping[str, Any]) -> AuditEvent:
-    """An entry of the account, from its columns.
-
-    Raises:
-        StorageCorrupted: It can't be read back.
-    """
-    try:
-        at, evidence = datetime.fromisoformat(fields["at"]), json.loads(fields["evidence"])
-    except ValueError as error:
-        raise StorageCorrupted(
-            f"Audit event {fields['sequence']} can't be read: {error}.", "Restore the state from a backup."
-        ) from error
-    return AuditEvent(**{**fields, "at": at, "evidence": evidence})
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -4,21 +4,18 @@ The same rules as in `adapters/state/sql.py`: a writer takes the lock at once (B
 is there or nothing is, and a commit is on disk when it returns (synchronous=FULL).
 """
 
-import json
 import sqlite3
-from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TypeVar
 
 from noria.adapters.codec import decode, encode, encode_event
+from noria.adapters.state.account import AUDIT, columns_of
 from noria.adapters.state.trouble import BUSY_MS
 from noria.domain.audit import AuditEvent, AuditHead
 from noria.domain.events import Event
 
 T = TypeVar("T")
 
-AUDIT = ("sequence", "at", "actor", "action", "subject", "reason", "evidence", "previous_hash", "hash")
-"""The columns of the account, in the order of an AuditEvent's fields."""
 _PUT = """
 INSERT INTO nouns (kind, id, endpoint, changed, body) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (kind, id) DO UPDATE SET endpoint = excluded.endpoint, changed = excluded.changed, body = excluded.body
@@ -54,9 +51,8 @@ class SqliteChange:
 
     def seal(self, entry: AuditEvent) -> None:
         """Add an entry to the end of the audit chain."""
-        head = self.get(AuditHead, AuditHead().id) or AuditHead()
-        sealed = replace(entry, sequence=head.sequence + 1, previous_hash=head.hash).sealed()
-        row = asdict(sealed) | {"at": sealed.at.isoformat(), "evidence": json.dumps(sealed.evidence)}
+        sealed = (self.get(AuditHead, AuditHead().id) or AuditHead()).seal(entry)
+        row = columns_of(sealed)
         self._connection.execute(_SEAL, tuple(row[name] for name in AUDIT))
         self.put(AuditHead(sequence=sealed.sequence, hash=sealed.hash))
 
