@@ -3,6 +3,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
+from noria.adapters import plugins
 from noria.adapters import scorers as module
 from noria.adapters.scorers import SCORERS, installed, scorers
 from noria.domain.errors import InvalidProject, MissingExtra
@@ -25,7 +26,7 @@ class Short:
 @pytest.fixture
 def install(monkeypatch):
     points = []
-    for room in (module, settings):
+    for room in (plugins, settings):
         monkeypatch.setattr(room, "entry_points", lambda group: EntryPoints(p for p in points if p.group == group))
     module._loaded.cache_clear()
     yield lambda name, value: points.append(EntryPoint(name, value, SCORERS))

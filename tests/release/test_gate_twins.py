@@ -12,6 +12,7 @@ import pytest
 
 from fakes.release import BEGIN, Body, Servers
 from noria.adapters import gates as installed
+from noria.adapters import plugins
 from noria.domain.errors import InvalidData, InvalidProject
 from noria.domain.gate import GateResult
 from noria.domain.model import Flavor, ModelVersion
@@ -381,7 +382,7 @@ def test_a_gate_that_nobody_installed_has_not_passed():
 
 def test_two_packages_with_one_name_are_refused(monkeypatch):
     twice = [EntryPoint("quality", f"package{n}:gate", installed.GROUP) for n in (1, 2)]
-    monkeypatch.setattr(installed, "entry_points", lambda group: twice)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: twice)
     with pytest.raises(InvalidProject, match="Several packages"):
         installed.load_gate("quality")
 

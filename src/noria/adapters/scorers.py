@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 
-from noria.domain.errors import InvalidProject, MissingExtra
+from noria.adapters.plugins import load, names
+from noria.domain.errors import InvalidProject
 from noria.ports import TextScorer
 from noria.settings.monitors import SCORERS
 
@@ -24,13 +24,13 @@ def scorers(wanted: Collection[str]) -> Mapping[str, Scores]:
     Raises:
         MissingExtra: One can't be loaded.
     """
-    names = {column.removeprefix("input_").removeprefix("output_") for column in wanted}
-    return {name: _measuring(name) for name in sorted(names & installed())}
+    measures = {column.removeprefix("input_").removeprefix("output_") for column in wanted}
+    return {name: _measuring(name) for name in sorted(measures & installed())}
 
 
 def installed() -> frozenset[str]:
     """What installed scorers measure."""
-    return frozenset(point.name for point in entry_points(group=SCORERS))
+    return names(SCORERS)
 
 
 def _measuring(name: str) -> Scores:
@@ -61,11 +61,5 @@ def _scored(name: str, texts: Sequence[str], start: int) -> list[float | None]:
 @cache
 def _loaded(name: str) -> TextScorer:
     """The scorer that measures that; loaded once in a process, as models are large."""
-    point = next(point for point in entry_points(group=SCORERS) if point.name == name)
-    try:
-        scorer: TextScorer = point.load()()
-    except ImportError as error:
-        raise MissingExtra(
-            f"The scorer {name} can't be loaded: {error}.", "Install the package that is missing."
-        ) from error
+    scorer: TextScorer = load(SCORERS, name, "scorer", "in a monitored column", made=True)
     return scorer

@@ -1,13 +1,12 @@
 """Trainers, found by name (entry points `noria.trainers`), and the job that a ComputeEngine runs for them."""
 
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from noria.adapters.plugins import load
 from noria.adapters.registry.mlflow import MlflowRegistry
 from noria.adapters.trainers.printing import logged
-from noria.domain.errors import InvalidProject, MissingExtra
 from noria.ports import Trainer, TrainingJob
 
 GROUP = "noria.trainers"
@@ -36,19 +35,8 @@ def load_trainer(name: str) -> Trainer:
     """The trainer of that name.
 
     Raises:
-        InvalidProject: Nobody installed one.
+        InvalidProject: Nobody installed one, or several packages did.
         MissingExtra: It is installed without something that it needs.
     """
-    installed = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in installed:
-        raise InvalidProject(
-            f"No trainer is called {name}.",
-            f"Write one of {', '.join(sorted(installed))} as training.trainer, or install the package that brings it.",
-        )
-    try:
-        trainer: Trainer = installed[name].load()()
-    except ImportError as error:
-        raise MissingExtra(
-            f"The trainer {name} can't be loaded: {error}.", "Install the package that is missing."
-        ) from error
+    trainer: Trainer = load(GROUP, name, "trainer", "as training.trainer", made=True)
     return trainer
