@@ -32,7 +32,6 @@ from noria.bootstrap.parts import (
     upstream,
 )
 from noria.bootstrap.project import (
-    ACTOR,
     APPLIED,
     apply,
     clock,
@@ -48,7 +47,6 @@ from noria.bootstrap.tracing import lineage
 from noria.bootstrap.worker_process import Loop, loop
 
 __all__ = [
-    "ACTOR",
     "APPLIED",
     "Api",
     "Loop",

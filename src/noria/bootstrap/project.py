@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from noria.adapters.clock import SystemClock
 from noria.adapters.state.sqlite import SqliteState, file_of, is_current
+from noria.domain.audit import LOOP
 from noria.domain.status import AppliedProject
 from noria.ports import Clock, StateStore
 from noria.projectfile import FILE_NAME, load_project, parse_project, read_text
@@ -16,8 +17,6 @@ from noria.settings import Project, Settings
 if TYPE_CHECKING:
     from noria.adapters.state.sql import SqlState
 
-ACTOR = "noria"
-"""Who did what nobody asked for."""
 APPLIED = "project"
 """Id of the one AppliedProject."""
 
@@ -69,7 +68,7 @@ def in_service(settings: Settings, store: StateStore) -> Settings:
     if applied is not None:
         return parse_project(applied.text, settings.root)
     text = read_text(settings.root, FILE_NAME)
-    apply(store, settings, text, ACTOR, "first start")
+    apply(store, settings, text, LOOP, "first start")
     return settings
 
 

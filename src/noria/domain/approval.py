@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from noria.domain.audit import LOOP
 from noria.domain.errors import Refused
 from noria.domain.gate import Verdict
-
-LOOP = "noria"
-"""Who acts when the loop acts by itself: nobody who could approve."""
 
 
 class ApprovalState(StrEnum):

@@ -11,6 +11,8 @@ from datetime import datetime
 
 GENESIS = "0" * 64
 """The hash before the first event."""
+LOOP = "noria"
+"""Who acts when the loop acts by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class AuditEvent:
     Attributes:
         sequence: 1, 2, 3, … without gaps.
         at: When.
-        actor: Who: a person's name, or `noria` for the loop itself.
+        actor: Who: a person's name, or `LOOP`.
         action: What, as `noun.verb` (`version.promoted`, `project.applied`).
         subject: On what.
         reason: Why, in words.

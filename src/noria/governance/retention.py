@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from noria.domain.audit import LOOP
 from noria.ports import Clock, RecordStore, StateStore
 from noria.settings import Project
 
-ACTOR = "noria"
 TABLES = ("inference", "feedback")
 """Tables that hold what people said. A request counts from when it came, feedback from when it was given."""
 
@@ -47,6 +47,6 @@ class Retention:
             return 0
         evidence = {"before": before.isoformat(), **old}
         reason = f"retention of {endpoint} is {retention}"
-        with self.state.change(ACTOR, "records.expired", endpoint, reason=reason, evidence=evidence):
+        with self.state.change(LOOP, "records.expired", endpoint, reason=reason, evidence=evidence):
             pass
         return sum(self.records.expire(table, endpoint, before) for table, rows in old.items() if rows)

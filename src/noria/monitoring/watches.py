@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import Target
 from noria.domain.monitor import Watch
 from noria.ports import StateStore
 from noria.settings import Monitors
 
-ACTOR = "noria"
 _NO_CHANGE = frozenset({"granularities"})
 """What the project file may say otherwise without changing what a monitor is: longer windows are sums of its own."""
 
@@ -60,7 +60,7 @@ def current(
     if newest is not None and not same:
         evidence = {"monitor_version": begun.monitor_version, "before": before, "now": dict(begun.monitors)}
         reason = f"the monitors of {endpoint} were changed in the project file: their evidence begins anew"
-        with state.change(ACTOR, "monitor.changed", endpoint, reason=reason, evidence=evidence) as change:
+        with state.change(LOOP, "monitor.changed", endpoint, reason=reason, evidence=evidence) as change:
             change.put(begun)
     else:
         with state.note() as note:

@@ -12,8 +12,6 @@ from noria.domain.gate import Verdict
 from noria.domain.rollout import Rollout, Stage
 from noria.ports import Change, StateStore
 
-ACTOR = "noria"
-"""Who acts when the loop acts by itself."""
 OVERRIDE = "-override"
 """What the id of a verdict that overrides another one ends in."""
 

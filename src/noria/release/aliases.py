@@ -7,10 +7,10 @@ unfinished work apart from somebody else's change.
 
 from dataclasses import dataclass
 
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import Role, Route
 from noria.domain.model import Alias
 from noria.ports import ModelRegistry, StateStore
-from noria.release.account import ACTOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Aliases:
         if told is None or told.champion != champion.ref:
             return False  # the route moved on since `follow`; the next turn tells the registry
         with self.state.change(
-            ACTOR,
+            LOOP,
             "alias.reverted",
             f"{champion.model}@{Alias.CHAMPION}",
             reason=f"somebody pointed it at {found or 'nothing'}, but no verdict and no rollout did",

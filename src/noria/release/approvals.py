@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from noria.domain.approval import Approval, ApprovalState, obstacle
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import Route
 from noria.domain.errors import Refused
 from noria.domain.events import CandidateRegistered, GatePassed
 from noria.domain.gate import Verdict
 from noria.domain.run import Run
 from noria.ports import Clock, StateStore
-from noria.release.account import ACTOR, OVERRIDE
+from noria.release.account import OVERRIDE
 from noria.settings import ApprovalRule
 
 MANY = 100_000
@@ -135,7 +136,7 @@ class Approvals:
         evidence = _evidence(verdict, approval)
         ended = approval.ended(now, why)
         try:
-            with self.state.change(ACTOR, "approval.expired", verdict.ref, reason=why, evidence=evidence) as change:
+            with self.state.change(LOOP, "approval.expired", verdict.ref, reason=why, evidence=evidence) as change:
                 if change.get(Approval, approval.id) != approval:
                     raise _Meanwhile
                 change.put(ended)
@@ -175,7 +176,7 @@ def requesters(state: StateStore, event: CandidateRegistered) -> tuple[str, ...]
     mine = [run for run in runs if run.id == event.run_id or (run.model, run.version) == (event.model, event.version)]
     uploads = [e.actor for e in state.audit_trail() if e.action == "version.registered" and e.subject == ref]
     people = dict.fromkeys(name.strip() for name in (*(run.trigger.actor for run in mine), *uploads))
-    return tuple(name for name in people if name and name != ACTOR)
+    return tuple(name for name in people if name and name != LOOP)
 
 
 def barrier(state: StateStore, verdict: Verdict) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import Role, Route, Target
 from noria.domain.errors import Conflict, NoriaError
 from noria.domain.events import ExperimentStarted
@@ -15,7 +16,7 @@ from noria.domain.experiment import Experiment, ExperimentState, Variant
 from noria.domain.gate import Verdict
 from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
 from noria.release import routes
-from noria.release.account import ACTOR, ended, experiment_under_way, install, route_of, unchanged
+from noria.release.account import ended, experiment_under_way, install, route_of, unchanged
 from noria.release.contest import Contest
 from noria.release.standings import Outcome, Standing, outcome, split, standings
 from noria.settings import Endpoint
@@ -71,7 +72,7 @@ class Experiments:
         return self.host.start(version)
 
     def _give_up(self, experiment_id: str, problem: str) -> None:
-        with self.state.change(ACTOR, "experiment.failed", experiment_id, reason=problem) as change:
+        with self.state.change(LOOP, "experiment.failed", experiment_id, reason=problem) as change:
             latest = change.get(Experiment, experiment_id)
             if latest is not None and not latest.over:
                 change.put(ended(latest, self.clock.now(), f"it could not begin: {problem}"))
@@ -82,7 +83,7 @@ class Experiments:
             return
         shares = {variant.ref: variant.weight for variant in found.variants}
         with self.state.change(
-            ACTOR, "experiment.began", experiment_id, reason=found.reason, evidence={"split": shares}
+            LOOP, "experiment.began", experiment_id, reason=found.reason, evidence={"split": shares}
         ) as change:
             latest, route = change.get(Experiment, experiment_id), change.get(Route, found.endpoint)
             if latest is None or latest.over or route is None:
@@ -129,7 +130,7 @@ class Experiments:
         variants = tuple(replace(v, weight=new) for new, v in zip(weights, after.variants, strict=True))
         evidence = {"endpoint": after.endpoint, "split": {v.ref: v.weight for v in variants}} | told(standings(after))
         with self.state.change(
-            ACTOR, "experiment.adapted", after.id, reason="more traffic to what does better", evidence=evidence
+            LOOP, "experiment.adapted", after.id, reason="more traffic to what does better", evidence=evidence
         ) as change:
             unchanged(change.get(Experiment, before.id), before, f"Experiment {before.id}")
             route = route_of(change, after.endpoint)
@@ -141,9 +142,7 @@ class Experiments:
         champion = after.variants[0].ref
         promotes = after.promote and come_to.winner not in ("", champion)
         numbers = told(standings(after)) | {"endpoint": after.endpoint, "winner": come_to.winner}
-        with self.state.change(
-            ACTOR, "experiment.ended", after.id, reason=come_to.sentence, evidence=numbers
-        ) as change:
+        with self.state.change(LOOP, "experiment.ended", after.id, reason=come_to.sentence, evidence=numbers) as change:
             unchanged(change.get(Experiment, before.id), before, f"Experiment {before.id}")
             route = route_of(change, after.endpoint)
             change.put(ended(after, self.clock.now(), come_to.sentence, come_to.winner))

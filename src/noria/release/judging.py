@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import Route, Target
 from noria.domain.errors import NoriaError, UpstreamFailed
 from noria.domain.events import CandidateRegistered
@@ -12,7 +13,7 @@ from noria.domain.model import Flavor, ModelVersion
 from noria.domain.price import Price
 from noria.evaluation.probes import Probe
 from noria.ports import Clock, ModelHost, ModelRegistry, StateStore, Steps
-from noria.release.account import ACTOR, keep
+from noria.release.account import keep
 from noria.release.approvals import asked, requesters
 from noria.release.case import FROZEN, Case, Rows
 from noria.release.gates import Find, built_in, judge
@@ -91,11 +92,11 @@ class Release:
         )
         if not verdict.passed or rule is None:
             action = "verdict.passed" if verdict.passed else "verdict.refused"
-            keep(self.state, verdict, ACTOR, action, "; ".join(verdict.reasons) or "all gates passed")
+            keep(self.state, verdict, LOOP, action, "; ".join(verdict.reasons) or "all gates passed")
             return verdict_id
         approval = asked(verdict, rule, requesters(self.state, event))
         reason = f"all gates passed; it waits for approval by {approval.whom}"
-        keep(self.state, replace(verdict, needs_approval=True), ACTOR, "verdict.passed", reason, approval)
+        keep(self.state, replace(verdict, needs_approval=True), LOOP, "verdict.passed", reason, approval)
         return verdict_id
 
     def _results(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import Role, Route, Target
 from noria.domain.errors import Conflict, NoriaError, Refused
 from noria.domain.events import CandidateRegistered, GatePassed, RolledBack
@@ -18,7 +19,7 @@ from noria.domain.rollout import Rollout, Stage
 from noria.domain.run import Run
 from noria.ports import Change, Clock, ModelHost, ModelRegistry, RecordStore, StateStore, Steps
 from noria.release import routes
-from noria.release.account import ACTOR, ended, evidence, experiment_under_way, install, route_of, unchanged, under_way
+from noria.release.account import ended, evidence, experiment_under_way, install, route_of, unchanged, under_way
 from noria.release.aliases import Aliases
 from noria.release.approvals import barrier
 from noria.release.guards import guards_of, slow_limit, threshold
@@ -109,7 +110,7 @@ class Rollouts:
         run = next((each.id for each in runs if (each.model, each.version) == (verdict.model, verdict.version)), "")
         reason = f"it was compared with {verdict.champion}, and {champion} serves now"
         with self.state.change(
-            ACTOR,
+            LOOP,
             "verdict.outdated",
             ref,
             reason=reason,
@@ -128,7 +129,7 @@ class Rollouts:
     def _supersede(self, route: Route, older: Rollout, by: Verdict) -> None:
         why = f"superseded by {by.ref}, which passed its gates meanwhile"
         with self.state.change(
-            ACTOR,
+            LOOP,
             "rollout.superseded",
             older.ref,
             reason=why,
@@ -143,7 +144,7 @@ class Rollouts:
         """End an experiment: what it compares with is about to change."""
         why = f"{by.ref} passed its gates and begins its rollout"
         evidence = {"endpoint": by.endpoint, "by": by.id, "requests": experiment.requests}
-        with self.state.change(ACTOR, "experiment.superseded", experiment.id, reason=why, evidence=evidence) as change:
+        with self.state.change(LOOP, "experiment.superseded", experiment.id, reason=why, evidence=evidence) as change:
             latest = change.get(Experiment, experiment.id)
             if latest is not None and not latest.over:
                 change.put(routes.alone(route_of(change, by.endpoint)))
@@ -160,7 +161,7 @@ class Rollouts:
         verdict, rollout = self._verdict(verdict_id), self.state.get(Rollout, verdict_id)
         reason = f"its model server did not come up: {problem}"
         with self.state.change(
-            ACTOR,
+            LOOP,
             "rollout.rolled_back",
             verdict.ref,
             reason=reason,
@@ -180,7 +181,7 @@ class Rollouts:
         elif rollout is not None and rollout.stage is Stage.STARTING:
             reason = f"verdict {verdict.id} allows it; it gets a copy of every request"
             with self.state.change(
-                ACTOR,
+                LOOP,
                 "rollout.started",
                 candidate.ref,
                 reason=reason,
@@ -193,7 +194,7 @@ class Rollouts:
     def _first(self, verdict: Verdict, champion: Target) -> None:
         wire = self.host.wire(self.registry.version(verdict.model, verdict.version))
         with self.state.change(
-            ACTOR,
+            LOOP,
             "version.promoted",
             champion.ref,
             reason=f"the first version of {verdict.endpoint}",
@@ -257,7 +258,7 @@ class Rollouts:
                 note.put(after)
             return
         with self.state.change(
-            ACTOR,
+            LOOP,
             _ACTIONS[decision.move],
             after.ref,
             reason=decision.reason,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 
+from noria.domain.audit import LOOP
 from noria.domain.endpoint import ELSEWHERE, Route, Target
 from noria.domain.errors import InvalidProject
 from noria.domain.key import ApiKey
@@ -70,7 +71,7 @@ class PriceKeeper:
                 address: [price.input, price.output, price.cached_input, price.source] if price else None
                 for address, price in found.items()
             }
-            with self._state.change("noria", "prices.found", "prices", evidence=evidence) as change:
+            with self._state.change(LOOP, "prices.found", "prices", evidence=evidence) as change:
                 change.put(made)
         return made
 

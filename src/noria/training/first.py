@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from noria.domain.audit import LOOP
 from noria.domain.deployment import CommandLine, ExternalModel
 from noria.domain.endpoint import Route, Wire
 from noria.domain.events import CandidateRegistered, RetrainRequested
@@ -19,8 +20,6 @@ from noria.domain.run import Run
 from noria.ports import Clock, ModelRegistry, StateStore
 from noria.settings import Command, Deployment, Endpoint, GgufModel, Project, Task
 
-ACTOR = "noria"
-"""Who asks for a first version."""
 LOOK_S = 30.0
 """Pause between two looks at where an alias of the registry points, in seconds."""
 
@@ -109,7 +108,7 @@ class FirstVersions:
             reason = "the endpoint has no version yet"
             with self.state.note() as note:
                 note.put(asked)
-                note.emit(RetrainRequested(endpoint=endpoint, actor=ACTOR, reason=reason, at=self.clock.now()))
+                note.emit(RetrainRequested(endpoint=endpoint, actor=LOOP, reason=reason, at=self.clock.now()))
 
     def _champion(self, model: str) -> ModelVersion | None:
         champion = self.registry.aliases(model).get(Alias.CHAMPION)
@@ -177,7 +176,7 @@ class FirstVersions:
         line = command_line(name, command, model)
         version = _register(self.registry, model, Flavor.COMMAND, line, command.source, command.licence)
         if self.state.get(CommandLine, line.id) is None:
-            with self.state.change(ACTOR, "command.declared", version.ref, reason="noria.yaml names it") as change:
+            with self.state.change(LOOP, "command.declared", version.ref, reason="noria.yaml names it") as change:
                 change.put(line)
         return version
 
@@ -204,7 +203,7 @@ class FirstVersions:
             again = f"{self.clock.now():%Y%m%dT%H%M%S}"
             event = CandidateRegistered(endpoint=endpoint, model=version.name, version=version.version, again=again)
         self.write_card(endpoint, version)
-        with self.state.change(ACTOR, "candidate.proposed", version.ref, reason=reason) as change:
+        with self.state.change(LOOP, "candidate.proposed", version.ref, reason=reason) as change:
             change.put(Proposed(id=event.id, endpoint=endpoint))
             if declared is not None:
                 change.put(declared)

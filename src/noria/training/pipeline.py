@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from noria.domain.audit import LOOP
 from noria.domain.errors import Cancelled, NoriaError
 from noria.domain.events import CandidateRegistered, RunFailed, RunStarted
 from noria.domain.run import Run, RunState, StepDone
@@ -16,8 +17,6 @@ from noria.training import datasets, stages
 from noria.training.order import STEPS
 from noria.training.sources import read_file
 from noria.training.stages import Report, Stage, Workshop
-
-ACTOR = "noria"
 
 PIPELINE: tuple[tuple[str, Stage], ...] = tuple(
     zip(
@@ -127,7 +126,7 @@ class Pipeline(Workshop):
         }
         subject = f"{run.model}/{version}"
         with self.state.change(
-            ACTOR, "candidate.registered", subject, reason=run.trigger.reason, evidence=evidence
+            LOOP, "candidate.registered", subject, reason=run.trigger.reason, evidence=evidence
         ) as change:
             ended = replace(run, state=RunState.SUCCEEDED, version=version, finished_at=self.clock.now())
             change.put(ended)
@@ -138,6 +137,6 @@ class Pipeline(Workshop):
         run = self.state.get(Run, run_id)
         if run is None or run.state is not RunState.RUNNING:
             return
-        with self.state.change(ACTOR, "run.failed", run_id, reason=error) as change:
+        with self.state.change(LOOP, "run.failed", run_id, reason=error) as change:
             change.put(replace(run, state=RunState.FAILED, error=error, finished_at=self.clock.now()))
             change.emit(RunFailed(endpoint=run.endpoint, run_id=run_id))

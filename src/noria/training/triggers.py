@@ -15,6 +15,7 @@ from typing import Any
 from croniter import croniter
 
 from noria.domain.alert import Alert, AlertState, Severity
+from noria.domain.audit import LOOP
 from noria.domain.errors import InvalidProject
 from noria.domain.events import (
     AlertRaised,
@@ -32,8 +33,6 @@ from noria.settings import Project, Training
 from noria.training.allowing import Decision, hindrance
 from noria.training.sources import count_labels, count_statements
 
-LOOP = "noria"
-"""The actor of what nobody asked for."""
 Wish = AlertRaised | ScheduleDue | LabelsArrived | FeedbackArrived | BaseModelChanged | RetrainRequested
 """Events that ask for a run."""
 Count = Callable[[RecordStore, str], int]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from noria.domain.alert import Alert, AlertState
+from noria.domain.audit import LOOP
 from noria.domain.events import AlertRaised
 from noria.monitoring.alerts.outbox import Outbox
 from noria.ports import StateStore
@@ -30,7 +31,7 @@ class Move:
     action: str
     reason: str
     evidence: Mapping[str, object] = field(default_factory=dict)
-    actor: str = "noria"
+    actor: str = LOOP
     news: bool = True
 
 
