@@ -1,19 +1,13 @@
 """`python -m benchmarks.loop --json FILE [--quick]`: everything in one go, beside a table of the marks."""
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.loop import canaries, gates, lora, turns
-from benchmarks.loop.canaries import Found
-from benchmarks.serving.figures import Mark, markdown, table
+from benchmarks.parts import Found, Part, arguments, measured, report
+from benchmarks.serving.figures import Mark
 
 MARKS = (
     Mark("alert_to_serving_minus_training_s", "≤", 10, "s from the alert until the new version serves, less training"),
@@ -25,33 +19,15 @@ MARKS = (
     Mark("lora_accuracy_before", "≥", 0, "accuracy before LoRA"),
     Mark("lora_accuracy_after", "≥", 0, "accuracy after it"),
 )
-Part = Callable[[Path], Found]
+PARTS = ("turns", "gates", "canaries", "lora")
 
 
 def main() -> int:
     """Measure, print, and write the figures."""
-    options = _options()
-    figures: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
+    options = arguments("loop", __doc__, PARTS, "under 4 minutes").parse_args()
     with tempfile.TemporaryDirectory(prefix="noria-bench-", dir=options.work) as folder:
-        for name, part in _parts(options).items():
-            begun = time.perf_counter()
-            print(f"{name} …", file=sys.stderr, end="", flush=True)
-            (at := Path(folder, name)).mkdir()
-            try:
-                found, missing = part(at)
-            except RuntimeError as error:
-                found, missing = {}, {name: str(error)}
-            figures |= found
-            reasons |= missing
-            print(f" {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
-    print(table(figures, reasons, MARKS))
-    if options.markdown:
-        print(f"\n{markdown(figures, MARKS)}")
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    report = {mark.figure: None for mark in MARKS} | figures | {"reasons": reasons, "machine": machine}
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        found = measured(_parts(options), Path(folder))
+    report(found, MARKS, options)
     return 0
 
 
@@ -62,19 +38,19 @@ def _parts(options: argparse.Namespace) -> dict[str, Part]:
         "canaries": lambda _: canaries.measure(options.quick),
         "lora": lambda folder: lora.measure(folder, options.quick),
     }
-    return {name: every[name] for name in options.only or every}
+    return {name: _or_why(name, every[name]) for name in options.only or every}
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=__doc__)
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--markdown", action="store_true", help="print the table for docs/benchmarks.md, too")
-    parser.add_argument("--quick", action="store_true", help="under 4 minutes")
-    parser.add_argument(
-        "--only", action="append", choices=("turns", "gates", "canaries", "lora"), help="may be said again"
-    )
-    parser.add_argument("--work", type=Path, help="folder for what is made")
-    return parser.parse_args()
+def _or_why(name: str, part: Part) -> Part:
+    """A part whose failure leaves its figures out and says so; the others are measured all the same."""
+
+    def measure(folder: Path) -> Found:
+        try:
+            return part(folder)
+        except RuntimeError as error:
+            return {}, {name: str(error)}
+
+    return measure
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """How seldom an equal candidate is rolled back, and how soon a bad one: whole simulated rollouts."""
 
 from statistics import median
-from typing import Any
 
+from benchmarks.parts import Found
 from noria.domain.rollout import Stage
 from noria.release.simulation import Rates, share_rolled_back, simulate
 from noria.settings import RolloutPlan
 
-Found = tuple[dict[str, Any], dict[str, str]]
-"""Figures, and why others are missing."""
 RUNS = {True: 300, False: 2_000}
 """Simulated rollouts of each kind, in a quick run and in a whole one."""
 GOOD = Rates()

@@ -17,7 +17,7 @@ from statistics import median
 
 import msgspec
 
-from benchmarks.loop.canaries import Found
+from benchmarks.parts import Found
 from benchmarks.serving import scorers
 from benchmarks.serving.processes import Server
 from noria.adapters.upstreams.own import HttpUpstream

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.loop.canaries import Found
+from benchmarks.parts import Found
 from noria.adapters.trainers import train_job
 from noria.domain.errors import NoriaError
 

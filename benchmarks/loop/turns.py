@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from benchmarks.loop.canaries import Found
 from benchmarks.loop.shop import Callers, Shop
+from benchmarks.parts import Found
 from noria.domain.alert import Alert
 from noria.domain.events import AlertRaised
 from noria.domain.gate import Verdict

@@ -1,18 +1,13 @@
 """`python -m benchmarks.monitoring --json FILE [--quick]`: everything in one go, beside a table of the marks."""
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.monitoring import growth, peers
-from benchmarks.serving.figures import Mark, markdown, table
+from benchmarks.parts import Part, arguments, measured, report
+from benchmarks.serving.figures import Mark
 
 MARKS = (
     Mark("speedup_vs_evidently_1m", "≥", 30, "× Evidently's DataDriftPreset: 1M records, 12 columns"),
@@ -23,30 +18,14 @@ MARKS = (
 )  # fmt: skip
 PARTS = ("evidently", "nannyml", "memory", "history")
 ROUNDS = {True: 2, False: 5}
-Part = Callable[[Path], peers.Found]
 
 
 def main() -> int:
     """Measure, print, and write the figures."""
     options = _options()
-    figures: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="noria-bench-", dir=options.work) as folder:
-        for name, part in _parts(options).items():
-            begun = time.perf_counter()
-            print(f"{name} …", file=sys.stderr, end="", flush=True)
-            (at := Path(folder, name)).mkdir()
-            found, missing = part(at)
-            figures |= found
-            reasons |= missing
-            print(f" {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
-    print(table(figures, reasons, MARKS))
-    if options.markdown:
-        print(f"\n{markdown(figures, MARKS)}")
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    report = {mark.figure: None for mark in MARKS} | figures | {"reasons": reasons, "machine": machine}
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        found = measured(_parts(options), Path(folder))
+    report(found, MARKS, options)
     return 0
 
 
@@ -62,14 +41,9 @@ def _parts(options: argparse.Namespace) -> dict[str, Part]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--markdown", action="store_true", help="print the table for docs/benchmarks.md, too")
-    parser.add_argument("--quick", action="store_true", help="under 4 minutes, once the peers are installed")
-    parser.add_argument("--only", action="append", choices=PARTS, help="may be said again")
+    parser = arguments("monitoring", __doc__, PARTS, "under 4 minutes, once the peers are installed")
     parser.add_argument("--without-peers", action="store_true", help="leave Evidently and NannyML out")
     parser.add_argument("--pictures", type=Path, help="folder to draw the curve of a new window's cost into")
-    parser.add_argument("--work", type=Path, help="folder for what is made")
     return parser.parse_args()
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.monitoring import data
-from benchmarks.monitoring.peers import SHIFT, Found, ourselves
+from benchmarks.monitoring.peers import SHIFT, ourselves
 from benchmarks.monitoring.running import Contender
+from benchmarks.parts import Found
 
 ROWS = 10_000_000
 WINDOWS, RECORDS = 1000, 100

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.monitoring import data
 from benchmarks.monitoring.running import Contender, Measured, alternate, median, ratio
+from benchmarks.parts import Found
 from benchmarks.serving.peers import installed
 
 EVIDENTLY = ("evidently", "pandas<3", "pyarrow")
@@ -17,9 +18,6 @@ NANNYML = ("nannyml", "pandas<3", "statsmodels")
 ROWS = 1_000_000
 CHUNKS = 20
 SHIFT = 0.2
-
-Found = tuple[dict[str, Any], dict[str, str]]
-"""Figures, and why others are missing."""
 
 
 def evidently(folder: Path, rounds: int, with_peers: bool) -> Found:
